@@ -1,0 +1,1 @@
+"""Shared words: geometry, sample, features, tasks, config, errors. Imports no other room."""
