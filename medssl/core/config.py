@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from medssl.core.errors import ConfigError
 from medssl.core.registry import PACKAGE_ROOT, unknown_name
 
-
 C = TypeVar("C", bound="Config")
 
 

@@ -148,12 +148,12 @@ class Reorientation:
         """Reorient the last three axes; the result is a view."""
         lead = x_CDHW.ndim - 3
         turned = x_CDHW.transpose([*range(lead), *(lead + a for a in self.order)])
-        return np.flip(turned, [lead + k for k in range(3) if self.flips[k]])
+        return np.flip(turned, tuple(lead + k for k in range(3) if self.flips[k]))
 
     def undo(self, x_CDHW: AnyArray) -> AnyArray:
         """Inverse of :meth:`apply`."""
         lead = x_CDHW.ndim - 3
-        straight = np.flip(x_CDHW, [lead + k for k in range(3) if self.flips[k]])
+        straight = np.flip(x_CDHW, tuple(lead + k for k in range(3) if self.flips[k]))
         back = np.argsort(self.order)
         return straight.transpose([*range(lead), *(lead + int(a) for a in back)])
 

@@ -88,7 +88,7 @@ def prepare(
     turn = Reorientation.to_ras(geometry.affine)
     affine = turn.affine(geometry.affine, x_CDHW.shape[1:])
     x_CDHW = turn.apply(x_CDHW)
-    turned_DHW: tuple[int, int, int] = x_CDHW.shape[1:]  # type: ignore[assignment]
+    turned_DHW: tuple[int, int, int] = x_CDHW.shape[1:]
     new_DHW = target_shape(turned_DHW, spacing_of(affine), contract.spacing_mm)
     scaled = [_normalise(x_DHW, contract.rule(modality)) for x_DHW in x_CDHW]
     resampled = [resize_linear(x_DHW, new_DHW) for x_DHW, _ in scaled]
