@@ -1,0 +1,33 @@
+"""Base of objectives and heads: a torch module that fits :class:`medssl.core.task.Task`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from medssl.core.task import Batch, ParamGroup, StepOutput
+
+
+class TaskModule(nn.Module):
+    """Defaults of the Task protocol: nothing after an update, no whole-data pass, one group."""
+
+    @abstractmethod
+    def step(self, batch: Batch) -> StepOutput:
+        """Loss of one micro-batch."""
+
+    def after_update(self, progress: float) -> None:
+        """Nothing to move along."""
+
+    def prepare(self, pass_over_data: Callable[[], Any]) -> None:
+        """No whole-data pass needed."""
+
+    def validate(self, batch: Batch) -> dict[str, float]:
+        """Loss of one validation batch."""
+        return {"loss": float(self.step(batch).loss)}
+
+    def param_groups(self) -> list[ParamGroup]:
+        """All trainable weights at the base learning rate."""
+        return [ParamGroup({n: p for n, p in self.named_parameters() if p.requires_grad}, 1.0)]

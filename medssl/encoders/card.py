@@ -1,0 +1,118 @@
+"""The card: what a checkpoint says of itself, and weights that reload from it strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from medssl import __version__
+from medssl.core.config import Component, Versioned
+from medssl.core.errors import MedsslError, UsageError
+from medssl.core.preprocess import Contract
+from medssl.core.runlog import write_bytes, write_text
+from medssl.encoders._base import Encoder, build_encoder
+
+
+class Card(Versioned):
+    """Architecture, input contract and origin of one set of weights."""
+
+    medssl: str = __version__
+    encoder: Component
+    in_channels: int
+    channels: tuple[str, ...]
+    """Meaning of the input channels, in order."""
+    contract: Contract
+    modality: str
+    """Modality assumed for files that do not state one."""
+    patch_size: tuple[int, int, int]
+    """Training crop in voxels (D, H, W); the window of sliding-window inference."""
+    objective: str | None = None
+    head: str | None = None
+    labels: dict[int, str] = {}
+    """Label values and names, background included; empty for encoders."""
+    parts: tuple[str, ...] = ("encoder",)
+    """Modules in the weights file: encoder, decoder."""
+    licence: str = "as the training data's owner states"
+    provenance: dict[str, Any] = {}
+    weights_sha256: str = ""
+
+
+def save_model(folder: Path, card: Card, parts: dict[str, nn.Module]) -> Card:
+    """Write ``weights.safetensors`` and ``card.json``, each atomically.
+
+    Raises:
+        MedsslError: if the encoder does not reload from the card.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{part}.{key}": value.detach().cpu().contiguous()
+        for part, module in parts.items()
+        for key, value in module.state_dict().items()
+    }
+    data = save(tensors)
+    digest = hashlib.sha256(data).hexdigest()
+    card = card.model_copy(update={"weights_sha256": digest, "parts": tuple(parts)})
+    assert_reloads(card, {k: v for k, v in tensors.items() if k.startswith("encoder.")})
+    write_bytes(folder / "weights.safetensors", data)
+    write_text(folder / "card.json", card.model_dump_json(indent=1) + "\n")
+    return card
+
+
+def load_card(run: Path, *, best: bool = False) -> tuple[Card, dict[str, Tensor]]:
+    """Card and weights of a run folder (or of its ``model`` folder).
+
+    Raises:
+        UsageError: if there is no model, or its weights do not match the card's hash.
+    """
+    folder = _model_folder(run, best)
+    text = (folder / "card.json").read_text(encoding="utf-8")
+    try:
+        card = Card.from_json(text, where=str(folder / "card.json"))
+        data = (folder / "weights.safetensors").read_bytes()
+        if hashlib.sha256(data).hexdigest() != card.weights_sha256:
+            fix = "copy the model folder again; it was damaged or edited"
+            raise UsageError("weights do not match the card's hash", where=str(folder), fix=fix)
+        return card, load(data)
+    except (SafetensorError, json.JSONDecodeError, FileNotFoundError) as error:
+        what = f"the model folder is damaged: {type(error).__name__}"
+        raise UsageError(what, where=str(folder)) from None
+
+
+def part_of(weights: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """State dict of one module of the weights file."""
+    prefix = f"{part}."
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+
+
+def build_from_card(card: Card) -> Encoder:
+    """The card's encoder with random weights."""
+    return build_encoder(card.encoder.name, card.encoder.options, card.in_channels)
+
+
+def assert_reloads(card: Card, tensors: dict[str, Tensor]) -> None:
+    """Build a fresh encoder from the card and load the weights with ``strict=True``.
+
+    Raises:
+        MedsslError: naming the first weights that do not fit.
+    """
+    fresh = build_from_card(card)
+    try:
+        fresh.load_state_dict(part_of(tensors, "encoder"), strict=True)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1:2]
+        raise MedsslError(f"encoder does not reload from its card: {first}") from None
+
+
+def _model_folder(run: Path, best: bool) -> Path:
+    names = ("model_best", "model") if best else ("model",)
+    for folder in (*(run / name for name in names), run):
+        if (folder / "card.json").is_file():
+            return folder
+    fix = "give the folder that pretrain or finetune wrote; did the run finish?"
+    raise UsageError("no model in this folder", where=str(run), fix=fix)

@@ -1,0 +1,180 @@
+"""Vision transformer for volumes; with a mask it computes visible tokens only (true MAE).
+
+Source: Dosovitskiy et al. 2021; He et al. 2022. Positions are fixed sines and cosines of the
+token's place along each axis, so that any input size works.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from monai.networks.blocks import UnetrBasicBlock, UnetrUpBlock
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from medssl.core.config import Config as BaseConfig
+from medssl.core.features import Features
+from medssl.encoders._base import Encoder
+
+VARIANTS = ("xs", "s", "b")
+
+# Width, depth, heads.
+_LAYOUT = {"xs": (192, 6, 3), "s": (384, 12, 6), "b": (768, 12, 12)}
+
+
+class Config(BaseConfig):
+    """Options of the volume transformer."""
+
+    token_size: tuple[int, int, int] = (8, 8, 8)
+    """Voxels per patch (D, H, W); powers of two. Use e.g. (4, 16, 16) for thick slices."""
+    drop_path: float = 0.0
+
+
+class ViT3D(Encoder):
+    """Plain pre-norm transformer on volume patches, without class token."""
+
+    returns_tokens = True
+
+    def __init__(self, variant: str, config: Config, in_channels: int) -> None:
+        super().__init__()
+        width, depth, heads = _LAYOUT[variant]
+        self.in_channels = in_channels
+        self.token_size = config.token_size
+        self.size_multiple = config.token_size
+        self.width = width
+        self.embed = nn.Conv3d(in_channels, width, config.token_size, config.token_size)
+        rates = torch.linspace(0, config.drop_path, depth).tolist()
+        self.blocks = nn.ModuleList(
+            Block(width, heads, qkv_bias=True, drop_path=rate) for rate in rates
+        )
+        self.norm = nn.LayerNorm(width)
+        self.apply(_init_linear)
+        # A patch embedding is a linear layer on the flattened patch.
+        nn.init.xavier_uniform_(self.embed.weight.view(width, -1))
+        nn.init.zeros_(self.embed.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Features:
+        grid = self.grid(tuple(x.shape[2:]))
+        tokens = self.embed(x).flatten(2).transpose(1, 2)
+        tokens = tokens + sincos_positions(grid, self.width).to(tokens)
+        index = torch.arange(tokens.shape[1], device=x.device).expand(len(x), -1)
+        if mask is not None:
+            index = visible_index(mask)
+            tokens = take_tokens(tokens, index)
+        levels = []
+        for block in self.blocks:
+            tokens = block(tokens)
+            levels.append(tokens)
+        tokens = self.norm(tokens)
+        levels[-1] = tokens
+        pyramid = [] if mask is not None else [_to_map(t, grid) for t in levels]
+        return Features(tokens.mean(1), tokens, index, pyramid)
+
+    def make_decoder(self, out_channels: int) -> nn.Module:
+        return UNETRDecoder(self, out_channels)
+
+
+class UNETRDecoder(nn.Module):
+    """Hidden states of evenly spaced blocks, upsampled to a U-Net's skips (UNETR).
+
+    Source: Hatamizadeh et al. 2022, generalised to any power-of-two patch.
+    """
+
+    def __init__(self, encoder: ViT3D, out_channels: int, features: int = 16) -> None:
+        super().__init__()
+        steps = upsampling_steps(encoder.token_size)
+        depth = len(encoder.blocks)
+        widths = [features * 2 ** min(level, 4) for level in range(len(steps) + 1)]
+        # Level 0 is full resolution; level i lies i steps above it.
+        self.taps = [math.ceil(depth * level / len(steps)) - 1 for level in range(1, len(steps))]
+        self.stem = _conv(encoder.in_channels, widths[0])
+        self.lifts = nn.ModuleList(
+            _lift(encoder.width, widths[level], steps[level:]) for level in range(1, len(steps))
+        )
+        self.bottom = nn.Conv3d(encoder.width, widths[-1], 1)
+        self.ups = nn.ModuleList(
+            UnetrUpBlock(3, widths[level + 1], widths[level], 3, steps[level], "instance", True)
+            for level in range(len(steps))
+        )
+        self.out = nn.Conv3d(widths[0], out_channels, 1)
+
+    def forward(self, x: Tensor, features: Features) -> Tensor:
+        lifted = [
+            lift(features.pyramid[tap]) for lift, tap in zip(self.lifts, self.taps, strict=True)
+        ]
+        skips = [self.stem(x), *lifted]
+        y = self.bottom(features.pyramid[-1])
+        for up, skip in reversed(list(zip(self.ups, skips, strict=True))):
+            y = up(y, skip)
+        out: Tensor = self.out(y)
+        return out
+
+
+def sincos_positions(grid: tuple[int, ...], width: int) -> Tensor:
+    """Fixed positions (1, N, width): each axis gets an equal share of sines and cosines."""
+    share = width // (2 * len(grid)) * 2
+    axes = [torch.arange(size, dtype=torch.float64) for size in grid]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, len(grid))
+    rates = 10_000.0 ** -(torch.arange(0, share, 2, dtype=torch.float64) / share)
+    angles = places[:, :, None] * rates
+    codes = torch.cat([angles.sin(), angles.cos()], -1).flatten(1)
+    padded = nn.functional.pad(codes, (0, width - codes.shape[1]))
+    return padded[None].float()
+
+
+def visible_index(mask_BN: Tensor) -> Tensor:
+    """Raster indices (B, V) of visible tokens; each sample hides the same number."""
+    return (~mask_BN).nonzero()[:, 1].view(len(mask_BN), -1)
+
+
+def take_tokens(tokens_BND: Tensor, index_BV: Tensor) -> Tensor:
+    """Tokens at the given raster indices."""
+    return tokens_BND.gather(1, index_BV[..., None].expand(-1, -1, tokens_BND.shape[2]))
+
+
+def upsampling_steps(token_size: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Factors (1 or 2 per axis) that lead from full resolution (first) to the token grid.
+
+    >>> upsampling_steps((2, 8, 8))
+    [(1, 2, 2), (1, 2, 2), (2, 2, 2)]
+    """
+    left = list(token_size)
+    steps = []
+    while max(left) > 1:
+        step = tuple(2 if size == max(left) else 1 for size in left)
+        left = [size // factor for size, factor in zip(left, step, strict=True)]
+        steps.append(step)
+    return steps
+
+
+def _lift(width: int, features: int, steps: list[tuple[int, ...]]) -> nn.Sequential:
+    """Upsample a token map to the level above which ``steps`` lie."""
+    layers: list[nn.Module] = []
+    channels = width
+    for step in reversed(steps):
+        layers += [nn.ConvTranspose3d(channels, features, step, step), nn.InstanceNorm3d(features)]
+        layers += [nn.LeakyReLU(inplace=True)]
+        channels = features
+    return nn.Sequential(*layers, _conv(features, features))
+
+
+def _conv(inputs: int, outputs: int) -> nn.Module:
+    block: nn.Module = UnetrBasicBlock(3, inputs, outputs, 3, 1, "instance", res_block=True)
+    return block
+
+
+def _to_map(tokens_BND: Tensor, grid: tuple[int, ...]) -> Tensor:
+    return tokens_BND.transpose(1, 2).unflatten(2, grid)
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def build(variant: str, config: Config, in_channels: int) -> Encoder:
+    """The encoder of ``vit3d-<variant>``."""
+    return ViT3D(variant, config, in_channels)

@@ -1,0 +1,1 @@
+"""Supervised tasks on an encoder, one file each."""

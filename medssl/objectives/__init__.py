@@ -1,0 +1,1 @@
+"""Self-supervised tasks, one file each: Config, pure loss function, Task."""

@@ -1,0 +1,207 @@
+"""The training loop: steps, not epochs. It knows the Task protocol and nothing else."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+
+from medssl.core.config import Config
+from medssl.core.errors import InterruptedRunError, MedsslError
+from medssl.training.checkpoint import save_checkpoint
+from medssl.training.ema import Ema
+from medssl.training.optim import OptimConfig, apply_schedule
+from medssl.training.signals import StopRequest
+
+Monitor = Callable[[int, nn.Module], Mapping[str, float]]
+Log = Callable[[int, Mapping[str, float]], None]
+MAX_BAD_STEPS = 10
+
+
+class LoopConfig(Config):
+    """How long and in which rhythm to train."""
+
+    steps: int
+    batch_size: int
+    """Global: over all devices and accumulated micro-batches."""
+    accumulate: int = 1
+    log_every: int = 10
+    check_every: int = 100
+    """Steps between checkpoints, and between calls of the monitors."""
+
+
+class Loop:
+    """State of one training run on one rank."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        task: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: LoopConfig,
+        optim: OptimConfig,
+        *,
+        ema: Ema | None = None,
+    ) -> None:
+        self.fabric, self.config, self.optim, self.ema = fabric, config, optim, ema
+        self.bare = task
+        self.task, self.optimizer = fabric.setup(task, optimizer)
+        self.task.mark_forward_method("step")
+        self.step = 0
+        self.bad_in_a_row = 0
+        self.skipped = 0
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on bitwise: weights, optimiser, scaler, EMA, RNG, position."""
+        precision = self.fabric._strategy.precision
+        rng: dict[str, Any] = {"cpu": torch.get_rng_state()}
+        if self.fabric.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state()
+        return {
+            "step": self.step,
+            "skipped": self.skipped,
+            "task": self.bare.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": precision.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else {},
+            "rng": rng,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state`."""
+        self.step, self.skipped = state["step"], state["skipped"]
+        self.bare.load_state_dict(state["task"], strict=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric._strategy.precision.load_state_dict(state["precision"])
+        if self.ema:
+            self.ema.module.load_state_dict(state["ema"], strict=True)
+        torch.set_rng_state(state["rng"]["cpu"])
+        if "cuda" in state["rng"]:
+            torch.cuda.set_rng_state(state["rng"]["cuda"])
+
+    def fit(
+        self,
+        batches: Iterable[Mapping[str, Any]],
+        *,
+        checkpoints: Path,
+        stamp: Mapping[str, Any],
+        log: Log,
+        monitors: Iterable[Monitor] = (),
+    ) -> None:
+        """Train to the last step.
+
+        Raises:
+            InterruptedRunError: on SIGINT or SIGTERM, after writing a checkpoint.
+            MedsslError: if the loss is not finite ten steps in a row.
+            ResourceError: if a checkpoint does not fit on the disk.
+        """
+        source = iter(batches)
+        meter = Meter(self.config)
+        with StopRequest() as stop:
+            while self.step < self.config.steps:
+                values = self._update(source, meter)
+                self.step += 1
+                last = self.step == self.config.steps
+                if self.step % self.config.log_every == 0 or last:
+                    log(self.step, {**self._reduced(values), **meter.read(self.step)})
+                stopping = self._any_rank(stop.requested)
+                if self.step % self.config.check_every == 0 or last or stopping:
+                    if self.fabric.is_global_zero:
+                        save_checkpoint(checkpoints, {**self.state(), **stamp}, self.step)
+                    self.fabric.barrier()
+                if stopping and not last:
+                    raise InterruptedRunError("interrupted; a checkpoint was written", fix="--resume")
+                if self.step % self.config.check_every == 0 or last:
+                    for monitor in monitors:
+                        log(self.step, monitor(self.step, self.ema.module if self.ema else self.bare))
+                    self.task.train()
+
+    def _update(self, source: Any, meter: Meter) -> dict[str, torch.Tensor]:
+        """One optimiser step over its micro-batches."""
+        rate = apply_schedule(self.optimizer, self.optim, self.step, self.config.steps)
+        total: dict[str, torch.Tensor] = {}
+        for part in range(self.config.accumulate):
+            batch = self.fabric.to_device(meter.wait_for(source))
+            more = part < self.config.accumulate - 1
+            with self.fabric.no_backward_sync(self.task, enabled=more):
+                output = self.task.step(batch)
+                self.fabric.backward(output.loss / self.config.accumulate)
+            for key, value in {"loss": output.loss.detach(), **output.log}.items():
+                total[key] = total.get(key, 0.0) + value.detach() / self.config.accumulate
+        norm = self.fabric.clip_gradients(
+            self.task, self.optimizer, max_norm=self.optim.clip_norm, error_if_nonfinite=False
+        )
+        self._apply(norm)
+        return {**total, "grad_norm": norm, "lr": torch.tensor(rate)}
+
+    def _apply(self, norm: torch.Tensor | None) -> None:
+        finite = norm is not None and math.isfinite(float(norm))
+        scaler = getattr(self.fabric._strategy.precision, "scaler", None)
+        # The norm is taken after the all-reduce, so every rank decides alike. A GradScaler has
+        # to see the step to lower its scale; it skips the update itself.
+        if finite or scaler is not None:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.bad_in_a_row = 0 if finite else self.bad_in_a_row + 1
+        if not finite:
+            self.skipped += 1
+            if self.bad_in_a_row >= MAX_BAD_STEPS:
+                fix = "lower lr, use precision=32-true, or look for damaged records"
+                raise MedsslError(f"gradients were not finite {MAX_BAD_STEPS} steps running", fix=fix)
+            return
+        self.bare.after_update((self.step + 1) / self.config.steps)  # type: ignore[operator]
+        if self.ema:
+            self.ema.update(self.bare)
+
+    def _reduced(self, values: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        means = self.fabric.all_reduce(dict(values), reduce_op="mean")
+        return {k: float(v) for k, v in means.items()} | {"skipped_steps": float(self.skipped)}  # type: ignore[union-attr]
+
+    def _any_rank(self, flag: bool) -> bool:
+        if self.fabric.world_size == 1:
+            return flag
+        return bool(self.fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum") > 0)  # type: ignore[operator]
+
+
+class Meter:
+    """Samples/s, share of time waiting for data, and peak memory since the last reading."""
+
+    def __init__(self, config: LoopConfig) -> None:
+        self.batch_size = config.batch_size
+        self._reset(None)
+
+    def _reset(self, step: int | None) -> None:
+        self.since_s, self.waited_s, self.step = time.perf_counter(), 0.0, step
+
+    def wait_for(self, source: Any) -> Any:
+        """Next batch, with the wait accounted for."""
+        start = time.perf_counter()
+        batch = next(source)
+        self.waited_s += time.perf_counter() - start
+        return batch
+
+    def read(self, step: int) -> dict[str, float]:
+        """Figures since the last reading."""
+        passed_s = max(time.perf_counter() - self.since_s, 1e-9)
+        done = step - self.step if self.step is not None else 0
+        values = {"data_wait_pct": 100 * self.waited_s / passed_s, "peak_memory_mb": peak_memory_mb()}
+        if done:
+            values["samples_per_s"] = done * self.batch_size / passed_s
+        self._reset(step)
+        return values
+
+
+def peak_memory_mb() -> float:
+    """Peak of the device's memory, or of this process's resident memory on CPU, in MB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3

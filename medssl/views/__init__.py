@@ -1,0 +1,1 @@
+"""Augmented and masked versions of samples: random ops are split into draw and apply."""
