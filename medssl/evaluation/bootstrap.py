@@ -39,6 +39,8 @@ def bootstrap_mean(
     Args:
         values: (N,) one value per case.
         groups: (N,) group (patient) of each case.
+        seed: of the resampling.
+        draws: number of resamples.
 
     Raises:
         UsageError: empty, not finite, or lengths that differ.
@@ -65,6 +67,8 @@ def bootstrap_difference(
         a: (S, N) or (N,) values of the first arm; rows are training seeds.
         b: the second arm, same shape, same cases and seeds in the same places.
         groups: (N,) group (patient) of each case.
+        seed: of the resampling.
+        draws: number of resamples.
         resample_seeds: draw seeds as well as groups, so that the interval covers the spread of
             training too.
 
@@ -86,7 +90,7 @@ def _interval(
     draws: int,
     resample_seeds: bool,
 ) -> Interval:
-    n_seeds, n = values_SN.shape
+    n = values_SN.shape[1]
     _, group_N = np.unique(np.asarray(groups), return_inverse=True)
     if n == 0 or group_N.shape != (n,):
         raise UsageError(f"{n} values but groups of shape {group_N.shape}")
@@ -97,7 +101,8 @@ def _interval(
     if len(size_G) < 2:
         return Interval(mean, float("nan"), float("nan"), n)
     # Deviations from the mean: equal values give an interval of exactly zero width.
-    sum_SG = np.stack([np.bincount(group_N, weights=row) for row in values_SN - mean])
+    sums = [np.bincount(group_N, weights=row) for row in values_SN - mean]
+    sum_SG = np.stack(sums).astype(np.float64)
     rng = generator(seed, "bootstrap")
     means = [
         _resampled_means(sum_SG, size_G, rng, min(CHUNK, draws - k), resample_seeds)
