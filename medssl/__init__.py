@@ -1,3 +1,27 @@
 """medssl: self-supervised pretraining and few-label fine-tuning on medical archives."""
 
+from medssl._api import (
+    demo,
+    evaluate,
+    finetune,
+    index,
+    phantom,
+    predict,
+    pretrain,
+    read,
+    read_folder,
+)
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "demo",
+    "evaluate",
+    "finetune",
+    "index",
+    "phantom",
+    "predict",
+    "pretrain",
+    "read",
+    "read_folder",
+]

@@ -1,0 +1,133 @@
+"""The Python surface: the same names and keywords as the command line. Imports nothing heavy.
+
+Every function takes ``config`` (name or path of a YAML file) and any further key of the stage's
+config as a keyword; dotted keys go into a dict: ``**{"objective.mask_ratio": 0.6}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medssl.core.runlog import Run
+    from medssl.core.sample import Sample
+
+    StrPath = str | Path
+
+
+def read(path: StrPath, frames: Sequence[int] | None = None) -> Sample:
+    """One image, volume or clip; its array is loaded on first access.
+
+    Raises:
+        ReadError: unreadable file, or a folder with more than one volume (it names them).
+    """
+    from medssl.readers import _read
+
+    return _read.read(path, frames=frames)
+
+
+def read_folder(path: StrPath) -> Iterator[Sample]:
+    """Every readable image, volume and clip below a folder; the rest is reported, not raised."""
+    from medssl.readers import _read
+
+    return _read.read_folder(path)
+
+
+def index(archive: StrPath, *, out: StrPath, config: StrPath | None = None, **more: Any) -> Run:
+    """List what an archive holds: catalog, quarantine ledger, patient-level split.
+
+    Raises:
+        NothingUsableError: no image, volume or clip found.
+    """
+    return _run("index", config, {"archive": archive, "out": out, **more})
+
+
+def pretrain(
+    *,
+    data: StrPath,
+    out: StrPath,
+    objective: str | None = None,
+    encoder: str | None = None,
+    config: StrPath | None = None,
+    **more: Any,
+) -> Run:
+    """Pretrain an encoder without labels on a catalog or a folder.
+
+    Raises:
+        NothingUsableError: no record that the objective can use.
+        InterruptedRunError: SIGINT or SIGTERM; a checkpoint was written.
+    """
+    values = {"data": data, "out": out, "objective": objective, "encoder": encoder, **more}
+    return _run("pretrain", config, values)
+
+
+def finetune(
+    *,
+    task: str,
+    data: StrPath,
+    out: StrPath,
+    encoder: str | None = None,
+    init: StrPath | None = None,
+    config: StrPath | None = None,
+    **more: Any,
+) -> Run:
+    """Train a head on a few labelled patients, from scratch or from a pretraining run.
+
+    Raises:
+        MedsslError: label and image do not fit, unknown label value, no labelled case.
+        InterruptedRunError: SIGINT or SIGTERM; a checkpoint was written.
+    """
+    values = {"task": task, "data": data, "out": out, "encoder": encoder, "init": init, **more}
+    return _run("finetune", config, values)
+
+
+def predict(
+    input: StrPath,  # noqa: A002 - the name of the option
+    *,
+    out: StrPath,
+    checkpoint: StrPath,
+    config: StrPath | None = None,
+    **more: Any,
+) -> Run:
+    """Apply a fine-tuned model to every scan of a folder; results lie on the scan's grid.
+
+    Raises:
+        NothingUsableError: no scan found.
+    """
+    values = {"input": input, "out": out, "checkpoint": checkpoint, **more}
+    return _run("predict", config, values)
+
+
+def evaluate(
+    *,
+    task: str,
+    pred: StrPath,
+    ref: StrPath,
+    out: StrPath,
+    config: StrPath | None = None,
+    **more: Any,
+) -> Run:
+    """Compare predictions with reference labels; writes ``metrics.json``.
+
+    Raises:
+        MedsslError: a prediction without reference, or a grid that differs.
+    """
+    return _run("evaluate", config, {"task": task, "pred": pred, "ref": ref, "out": out, **more})
+
+
+def phantom(*, out: StrPath, config: StrPath | None = None, **more: Any) -> Run:
+    """Write a synthetic archive with labels and broken files."""
+    return _run("phantom", config, {"out": out, **more})
+
+
+def demo(*, out: StrPath, config: StrPath | None = None, **more: Any) -> Run:
+    """Run the whole way on a synthetic archive."""
+    return _run("demo", config, {"out": out, **more})
+
+
+def _run(stage: str, config: StrPath | None, values: dict[str, Any]) -> Run:
+    from medssl.stages import run_stage
+
+    return run_stage(stage, config, {k: v for k, v in values.items() if v is not None})

@@ -1,0 +1,1 @@
+"""Command line: parse, call one stage, map errors to exit codes."""

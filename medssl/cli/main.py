@@ -1,0 +1,208 @@
+"""The ``medssl`` command. Stages are imported when called, so that ``--help`` is quick.
+
+A command is data: its name, its sentence and its options. What an option is called here it is
+called in the stage's config too.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from inspect import Parameter, Signature
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medssl import __version__
+from medssl.cli.exits import exit_code, one_line, write_log
+from medssl.core.config import parse_overrides
+from medssl.core.errors import UsageError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Self-supervised pretraining and few-label fine-tuning on medical archives. "
+    "Every stage also takes --config NAME|PATH and key=value words.",
+)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="medssl")
+
+
+def _text(name: str, about: str) -> Parameter:
+    annotation = Annotated[str | None, typer.Option(help=about)]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _path(name: str, about: str, *flags: str) -> Parameter:
+    annotation = Annotated[Path | None, typer.Option(*flags, help=about)]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _flag(name: str, about: str) -> Parameter:
+    option = typer.Option("--" + name.replace("_", "-"), help=about)
+    annotation = Annotated[bool, option]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+
+
+ARCHIVE = Parameter(
+    "archive",
+    Parameter.KEYWORD_ONLY,
+    annotation=Annotated[Path, typer.Argument(help="Folder of scans.", show_default=False)],
+)
+WORDS = Parameter(
+    "words",
+    Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")],
+)
+OUT = _path("out", "Where the results go.", "-o", "--out")
+TASK = _text("task", "Head, see `medssl info`.")
+DATA = _path("data", "Catalog, archive or labelled folder.")
+ENCODER = _text("encoder", "Encoder, see `medssl info`.")
+RESUME = _flag("resume", "Go on where the run stopped.")
+OVERWRITE = _flag("overwrite", "Replace an earlier run.")
+OF_EVERY_STAGE = (
+    _text("config", "Name or path of a YAML file."),
+    _flag("debug", "Show the full traceback of an error."),
+    _flag("quiet", "Print errors only."),
+)
+
+
+def _stage(stage: str, about: str, *options: Parameter) -> None:
+    """Register a command that runs ``medssl.stages.<stage>``."""
+
+    def command(**given: Any) -> None:
+        _run(stage, given)
+
+    lead = [ARCHIVE, WORDS] if ARCHIVE in options else [WORDS]
+    rest = [option for option in options if option is not ARCHIVE]
+    signature = Signature([*lead, *rest, *OF_EVERY_STAGE])
+    setattr(command, "__signature__", signature)  # noqa: B010 - typer reads the options there
+    app.command(stage, help=about)(command)
+
+
+_stage(
+    "index",
+    "List what an archive holds: catalog, quarantine ledger, patient-level split.",
+    ARCHIVE,
+    OUT,
+    _flag("pixels", "Decode every record once and add its pixel hash."),
+)
+_stage(
+    "pretrain",
+    "Pretrain an encoder without labels on a catalog or a folder.",
+    DATA,
+    _text("objective", "Objective, see `medssl info`."),
+    ENCODER,
+    OUT,
+    _text("where", "Records to use, e.g. \"modality == 'MR'\"."),
+    _flag("allow_test", "Use test patients too."),
+    RESUME,
+    OVERWRITE,
+)
+_stage(
+    "finetune",
+    "Train a head on a few labelled patients.",
+    TASK,
+    DATA,
+    ENCODER,
+    _path("init", "Pretraining run to start from."),
+    OUT,
+    RESUME,
+    OVERWRITE,
+)
+_stage(
+    "predict",
+    "Apply a fine-tuned model to every scan of a folder.",
+    _path("input", "Folder of scans.", "-i", "--input"),
+    OUT,
+    _path("checkpoint", "Fine-tuning run."),
+    RESUME,
+    OVERWRITE,
+)
+_stage(
+    "evaluate",
+    "Compare predictions with reference labels.",
+    TASK,
+    _path("pred", "Folder that predict wrote."),
+    _path("ref", "Folder of reference labels."),
+    OUT,
+    OVERWRITE,
+)
+_stage(
+    "phantom",
+    "Write a synthetic archive: CT as DICOM, MR as NIfTI, labels, and broken files.",
+    OUT,
+    OVERWRITE,
+)
+_stage(
+    "demo",
+    "Run the whole way on a synthetic archive, in a few minutes on a CPU.",
+    OUT,
+    OVERWRITE,
+)
+
+
+@app.command()
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="The README's table.")] = False,
+) -> None:
+    """List objectives, encoders, heads and readers."""
+    from medssl.stages import info as stage
+
+    if as_json:
+        typer.echo(json.dumps(stage.as_dict(), indent=1))
+        return
+    typer.echo(stage.as_markdown() if as_markdown else stage.as_text(), nl=False)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _run(stage: str, given: dict[str, Any]) -> None:
+    """Call one stage; every error becomes an exit code."""
+    debug = given.pop("debug")
+    try:
+        code = _call(stage, given)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the border of the process
+        write_log(error, given["out"])
+        if debug:
+            traceback.print_exception(error)
+        typer.echo(one_line(error), err=True)
+        code = exit_code(error)
+    raise typer.Exit(code)
+
+
+def _call(stage: str, given: dict[str, Any]) -> int:
+    import rich
+
+    from medssl.stages import run_stage
+
+    words, config, quiet = (given.pop(key) for key in ("words", "config", "quiet"))
+    console = rich.get_console()  # the console of every progress bar
+    console.stderr, console.quiet = True, quiet
+    options = {
+        key: value for key, value in given.items() if value is not None and value is not False
+    }
+    overrides = parse_overrides(words or [])
+    twice = sorted(overrides.keys() & options.keys())
+    if twice:
+        raise UsageError(f"'{twice[0]}' is given twice", fix="give the option or the word")
+    run = run_stage(stage, config, {**overrides, **options})
+    if not quiet:
+        typer.echo(f"results: {run.out}")
+        if run.exit_code:
+            typer.echo(f"some items could not be used: see {run.out / 'quarantine.jsonl'}")
+    return run.exit_code
