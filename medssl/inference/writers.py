@@ -1,0 +1,98 @@
+"""Label maps as NIfTI on the input's grid, and their volumes in mm³."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from isal import igzip
+
+from medssl.core.geometry import spacing_of, to_voxel_order
+from medssl.core.runlog import write_bytes, write_text
+
+Affine = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.uint8]
+
+# All that places a NIfTI in space. Nothing else is copied: `descrip`, `db_name` and extensions
+# may name the patient.
+_PLACE = (
+    *("qform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z"),
+    *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"),
+)
+_SCANNER = 1
+# Cosine between voxel axes above which a qform (rotation only) cannot hold the affine.
+_SHEAR_TOLERANCE = 1e-6
+
+
+def write_segmentation(
+    path: Path, labels_DHW: Labels, affine: Affine, *, like: Path | None = None
+) -> None:
+    """Write a label map as .nii.gz, uint8.
+
+    Args:
+        path: the file; written whole or not at all.
+        labels_DHW: label of each voxel.
+        affine: voxel (W, H, D) -> RAS+ mm; used where there is no ``like``.
+        like: the input NIfTI; its sform and qform are kept bit for bit.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    voxels_WHD = to_voxel_order(labels_DHW)
+    image = _on_scanner(voxels_WHD, affine) if like is None else _on_grid(voxels_WHD, like)
+    write_bytes(path, igzip.compress(image.to_bytes(), mtime=0))
+
+
+def voxel_mm3(affine: Affine) -> float:
+    """Volume of one voxel, sheared grids included."""
+    return float(abs(np.linalg.det(affine[:3, :3])))
+
+
+def volumes_mm3(labels_DHW: Labels, affine: Affine, names: Mapping[int, str]) -> dict[int, float]:
+    """Volume of every named label but the background, absent labels included."""
+    counts = np.bincount(labels_DHW.ravel(), minlength=256)
+    return {k: int(counts[k]) * voxel_mm3(affine) for k in names if k != 0}
+
+
+def write_label_names(path: Path, names: Mapping[int, str]) -> None:
+    """Write ``{"0": "background", ...}``."""
+    write_text(path, json.dumps({str(k): v for k, v in sorted(names.items())}, indent=1) + "\n")
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a CSV file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _on_grid(voxels_WHD: Labels, like: Path) -> Any:
+    source = nib.load(like).header
+    header = type(source)()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(voxels_WHD.shape)
+    for field in _PLACE:
+        header[field] = source[field]
+    header["pixdim"][:4] = source["pixdim"][:4]
+    image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    return image_class(voxels_WHD, None, header)
+
+
+def _on_scanner(voxels_WHD: Labels, affine: Affine) -> Any:
+    image = nib.Nifti1Image(voxels_WHD, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, _SCANNER)
+    axes = affine[:3, :3] / np.array(spacing_of(affine))[::-1]
+    sheared = np.abs(axes.T @ axes - np.eye(3)).max() > _SHEAR_TOLERANCE
+    image.set_qform(None if sheared else affine, 0 if sheared else _SCANNER)
+    return image
