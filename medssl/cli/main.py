@@ -1,4 +1,4 @@
-"""The ``medssl`` command. Stages are imported when called, so that ``--help`` is quick.
+"""The ``medssl`` command. What a stage needs is imported when it is called: ``--help`` is quick.
 
 A command is data: its name, its sentence and its options. What an option is called here it is
 called in the stage's config too.
@@ -15,9 +15,6 @@ from typing import Annotated, Any
 import typer
 
 from medssl import __version__
-from medssl.cli.exits import exit_code, one_line, write_log
-from medssl.core.config import parse_overrides
-from medssl.core.errors import UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -173,6 +170,8 @@ def _version(
 
 def _run(stage: str, given: dict[str, Any]) -> None:
     """Call one stage; every error becomes an exit code."""
+    from medssl.cli.exits import exit_code, one_line, write_log
+
     debug = given.pop("debug")
     try:
         code = _call(stage, given)
@@ -188,6 +187,8 @@ def _run(stage: str, given: dict[str, Any]) -> None:
 def _call(stage: str, given: dict[str, Any]) -> int:
     import rich
 
+    from medssl.core.config import parse_overrides
+    from medssl.core.errors import UsageError
     from medssl.stages import run_stage
 
     words, config, quiet = (given.pop(key) for key in ("words", "config", "quiet"))
