@@ -19,6 +19,8 @@ class FileHeader:
     path: str
     format: str
     tags: dict[str, Any]
+    ignored: str = ""
+    """Kind of content that is not imaging (``pdf``, ``dicom_sr``); never grouped, only counted."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

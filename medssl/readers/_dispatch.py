@@ -1,0 +1,116 @@
+"""From a path to the reader that knows its format; the one way in for archive and ``read``."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from medssl.core.errors import ReadError
+from medssl.core.registry import READERS
+from medssl.core.sample import Sample
+from medssl.readers._base import FileHeader, Found, Reader, Refused
+from medssl.readers._ignored import ignored_kind
+
+HEAD_BYTES = 4096
+
+
+@cache
+def reader(name: str) -> Reader:
+    """The reader module of this name."""
+    return cast(Reader, READERS.module(name)[0])
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, sorted; a symlinked folder is entered once, loops never.
+
+    A folder that may not be listed is yielded itself: reading it then fails by name.
+    """
+    seen: set[tuple[int, int]] = set()
+    unlistable: list[Path] = []
+
+    def note(error: OSError) -> None:
+        unlistable.append(Path(error.filename))
+
+    for base, folders, files in os.walk(folder, followlinks=True, onerror=note):
+        status = Path(base).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders.sort()
+        for name in sorted(files):
+            yield Path(base, name)
+    yield from sorted(unlistable)
+
+
+def read_header(path: Path) -> FileHeader:
+    """Header of one file; what is not imaging comes back with ``ignored`` set.
+
+    Raises:
+        ReadError: ``unreadable`` if it cannot be opened, else the reader's own reason.
+    """
+    try:
+        if not path.is_file() and not path.is_dir():
+            kind = "broken_link" if path.is_symlink() else "special_file"
+            return FileHeader(path=str(path), format="", tags={}, ignored=kind)
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        for name in READERS.names():
+            if reader(name).matches(path, head):
+                return reader(name).header(path)
+    except OSError as error:
+        what = f"the file cannot be opened ({error.strerror or type(error).__name__})"
+        raise ReadError("unreadable", what, where=str(path), fix="check its permissions") from None
+    return FileHeader(path=str(path), format="", tags={}, ignored=ignored_kind(path, head))
+
+
+def group_headers(headers: Iterable[FileHeader]) -> tuple[list[Found], list[Refused]]:
+    """Assemble headers of any formats into records, in the order of their first file."""
+    by_format: dict[str, list[FileHeader]] = defaultdict(list)
+    for header in headers:
+        if not header.ignored:
+            by_format[header.format].append(header)
+    found: list[Found] = []
+    refused: list[Refused] = []
+    for name, members in by_format.items():
+        good, bad = reader(name).group(members)
+        found += good
+        refused += bad
+    return sorted(found, key=lambda f: min(f.files)), sorted(refused, key=lambda r: min(r.files))
+
+
+def load(found: Found) -> npt.NDArray[Any]:
+    """The voxels of a record, channel first.
+
+    Raises:
+        ReadError: if they cannot be decoded, or no longer have the shape of the header.
+    """
+    try:
+        array = reader(found.format).load(found)
+    except OSError as error:
+        what = f"the file cannot be opened ({error.strerror or type(error).__name__})"
+        raise ReadError("unreadable", what, where=found.files[0]) from None
+    if array.shape != found.shape:
+        what = f"the file holds shape {array.shape}, its header said {found.shape}"
+        raise ReadError("changed", what, where=found.files[0], fix="index the archive again")
+    return array
+
+
+def sample(found: Found) -> Sample:
+    """A sample that loads on first access."""
+    first = Path(found.files[0])
+    return Sample(
+        load=partial(load, found),
+        geometry=found.geometry,
+        shape=found.shape,
+        itemsize=np.dtype(found.dtype).itemsize,
+        modality=found.modality,
+        name=first.name if len(found.files) == 1 else first.parent.name,
+    )

@@ -1,0 +1,42 @@
+"""Names for files that are not imaging. A name is never taken from the file: it could identify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_MAGIC = (
+    (b"%PDF", "pdf"),
+    (b"PK\x03\x04", "zip"),
+    (b"\x1f\x8b", "gzip"),
+    (b"\x1aE\xdf\xa3", "video"),
+    (b"\x00\x00\x01\xba", "video"),
+    (b"\x00\x00\x01\xb3", "video"),
+    (b"\x93NUMPY", "numpy"),
+    (b"PAR1", "parquet"),
+)
+_SUFFIX = {
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".mpg", ".mpeg", ".wmv", ".m4v"), "video"),
+    **dict.fromkeys((".txt", ".md", ".log", ".rst"), "text"),
+    **dict.fromkeys((".csv", ".tsv", ".xlsx", ".xls"), "table"),
+    **dict.fromkeys((".json", ".yaml", ".yml", ".xml"), "structured_text"),
+    **dict.fromkeys((".tar", ".tgz", ".7z", ".rar"), "tar"),
+}
+
+
+def ignored_kind(path: Path, head: bytes) -> str:
+    """Kind of a file that no reader claims, from a fixed list of names."""
+    if not head:
+        return "empty"
+    for magic, kind in _MAGIC:
+        if head.startswith(magic):
+            return kind
+    if head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
+        return "video"
+    suffix = path.suffix.lower()
+    if suffix in _SUFFIX:
+        return _SUFFIX[suffix]
+    return "text" if _looks_like_text(head) else "binary"
+
+
+def _looks_like_text(head: bytes) -> bool:
+    return b"\x00" not in head and sum(b < 9 for b in head[:512]) == 0

@@ -1,0 +1,102 @@
+"""PNG, JPEG and TIFF still images, as stored: (C, H, W), spacing unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from medssl.core.errors import ReadError
+from medssl.core.geometry import Geometry
+from medssl.readers._base import FileHeader, Found, Refused
+
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+# Stored mode -> mode read, channels, dtype. Palettes and bit masks are expanded, alpha is kept.
+_MODES = {
+    "1": ("L", 1, "uint8"),
+    "L": ("L", 1, "uint8"),
+    "P": ("RGB", 3, "uint8"),
+    "RGB": ("RGB", 3, "uint8"),
+    "YCbCr": ("RGB", 3, "uint8"),
+    "LA": ("LA", 2, "uint8"),
+    "RGBA": ("RGBA", 4, "uint8"),
+    "I;16": ("I;16", 1, "uint16"),
+    "I": ("I", 1, "int32"),
+    "F": ("F", 1, "float32"),
+}
+
+
+def matches(path: Path, head: bytes) -> bool:
+    """By magic number, or by name so that a broken image is refused rather than ignored."""
+    return head.startswith(_MAGIC) or path.suffix.lower() in _SUFFIXES
+
+
+def header(path: Path) -> FileHeader:
+    """Size and mode.
+
+    Raises:
+        ReadError: ``empty_file``, ``not_image``, ``unsupported_dtype``, ``unsupported_multiframe``.
+    """
+    if path.stat().st_size == 0:
+        raise ReadError("empty_file", "the file has zero bytes", where=str(path))
+    with _opened(path) as image:
+        n_frames = int(getattr(image, "n_frames", 1))
+        width, height = image.size
+        mode = image.mode
+    if n_frames > 1:
+        raise ReadError("unsupported_multiframe", f"{n_frames} pages in one file", where=str(path))
+    if mode not in _MODES:
+        raise ReadError("unsupported_dtype", f"colour mode {mode} is not read", where=str(path))
+    _, channels, dtype = _MODES[mode]
+    tags = {"shape": [channels, height, width], "dtype": dtype}
+    return FileHeader(path=str(path), format="image", tags=tags)
+
+
+def group(headers: list[FileHeader]) -> tuple[list[Found], list[Refused]]:
+    """Each file is one image."""
+    return [
+        Found(
+            files=(one.path,),
+            format="image",
+            shape=tuple(one.tags["shape"]),
+            dtype=one.tags["dtype"],
+            geometry=Geometry(kind="image"),
+            series=one.path,
+        )
+        for one in headers
+    ], []
+
+
+def load(found: Found) -> npt.NDArray[Any]:
+    """(C, H, W).
+
+    Raises:
+        ReadError: ``truncated`` or ``corrupt``; half an image is never returned.
+    """
+    with _opened(Path(found.files[0])) as image:
+        pixels = np.asarray(image.convert(_MODES[image.mode][0]))
+    x_HWC = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    return np.ascontiguousarray(x_HWC.transpose(2, 0, 1)).astype(found.dtype, copy=False)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    where = str(path)
+    try:
+        with Image.open(path) as image:
+            yield image
+    except UnidentifiedImageError:
+        raise ReadError("not_image", "the content is no PNG, JPEG or TIFF", where=where) from None
+    except Image.DecompressionBombError:
+        raise ReadError("too_large", "the image has too many pixels", where=where) from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
+        raise ReadError(reason, f"the image does not decode ({reason})", where=where) from None
