@@ -15,7 +15,8 @@ def generator(seed: int, *keys: int | str) -> np.random.Generator:
     True
     """
     words = [zlib.crc32(k.encode()) if isinstance(k, str) else int(k) for k in keys]
-    return np.random.default_rng(np.random.SeedSequence([int(seed), *words]))
+    # The length tells (5,) from (5, 0): a seed sequence pads with zeros.
+    return np.random.default_rng(np.random.SeedSequence([int(seed), len(words), *words]))
 
 
 def seed_everything(seed: int) -> None:
