@@ -53,6 +53,16 @@ def score_labels(
     return {int(k): score(pred_DHW == k, ref_DHW == k, affine) for k in present if k != 0}
 
 
+def dice(pred_DHW: BoolArray, ref_DHW: BoolArray) -> float:
+    """Dice of one label; 1 where it is in neither.
+
+    >>> dice(np.array([True, True]), np.array([True, False]))
+    0.6666666666666666
+    """
+    total = int(pred_DHW.sum()) + int(ref_DHW.sum())
+    return 2.0 * int((pred_DHW & ref_DHW).sum()) / total if total else 1.0
+
+
 def score(pred_DHW: BoolArray, ref_DHW: BoolArray, affine: Affine) -> LabelScore:
     """Scores of one label, with the rules for empty labels stated above."""
     sizes_vox = int(pred_DHW.sum()), int(ref_DHW.sum())
@@ -60,7 +70,7 @@ def score(pred_DHW: BoolArray, ref_DHW: BoolArray, affine: Affine) -> LabelScore
         return BOTH_EMPTY
     voxel_mm3 = float(abs(np.linalg.det(affine[:3, :3])))
     return LabelScore(
-        dice=2.0 * int((pred_DHW & ref_DHW).sum()) / sum(sizes_vox),
+        dice=dice(pred_DHW, ref_DHW),
         hd95_mm=hd95_mm(pred_DHW, ref_DHW, affine),
         volume_error_mm3=(sizes_vox[0] - sizes_vox[1]) * voxel_mm3,
     )

@@ -5,9 +5,13 @@ Position g = step * global_batch + i. Each pass over the records is a fresh perm
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -21,7 +25,12 @@ def record_at(seed: int, position: int, records: int) -> int:
     [0, 1, 2, 3, 4]
     """
     epoch, place = divmod(position, records)
-    return int(generator(seed, "order", epoch).permutation(records)[place])
+    return int(_permutation(seed, epoch, records)[place])
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, records: int) -> npt.NDArray[np.int64]:
+    return generator(seed, "order", epoch).permutation(records)
 
 
 class StepSampler(Sampler[list[int]]):
@@ -57,10 +66,11 @@ def loader(
         pin_memory=pin,
         persistent_workers=False,
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_start_worker if workers else None,
         prefetch_factor=4 if workers else None,
     )
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle

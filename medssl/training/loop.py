@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
-import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from medssl.core.config import Config
 from medssl.core.errors import InterruptedRunError, MedsslError
 from medssl.training.checkpoint import save_checkpoint
 from medssl.training.ema import Ema
+from medssl.training.meter import Meter
 from medssl.training.optim import OptimConfig, apply_schedule
 from medssl.training.signals import StopRequest
 
@@ -104,7 +102,7 @@ class Loop:
             ResourceError: if a checkpoint does not fit on the disk.
         """
         source = iter(batches)
-        meter = Meter(self.config)
+        meter = Meter(self.config.batch_size)
         with StopRequest() as stop:
             while self.step < self.config.steps:
                 values = self._update(source, meter)
@@ -170,38 +168,3 @@ class Loop:
             return flag
         return bool(self.fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum") > 0)  # type: ignore[operator]
 
-
-class Meter:
-    """Samples/s, share of time waiting for data, and peak memory since the last reading."""
-
-    def __init__(self, config: LoopConfig) -> None:
-        self.batch_size = config.batch_size
-        self._reset(None)
-
-    def _reset(self, step: int | None) -> None:
-        self.since_s, self.waited_s, self.step = time.perf_counter(), 0.0, step
-
-    def wait_for(self, source: Any) -> Any:
-        """Next batch, with the wait accounted for."""
-        start = time.perf_counter()
-        batch = next(source)
-        self.waited_s += time.perf_counter() - start
-        return batch
-
-    def read(self, step: int) -> dict[str, float]:
-        """Figures since the last reading."""
-        passed_s = max(time.perf_counter() - self.since_s, 1e-9)
-        done = step - self.step if self.step is not None else 0
-        values = {"data_wait_pct": 100 * self.waited_s / passed_s, "peak_memory_mb": peak_memory_mb()}
-        if done:
-            values["samples_per_s"] = done * self.batch_size / passed_s
-        self._reset(step)
-        return values
-
-
-def peak_memory_mb() -> float:
-    """Peak of the device's memory, or of this process's resident memory on CPU, in MB."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3

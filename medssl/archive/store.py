@@ -1,0 +1,205 @@
+"""The preprocessed copy of the records: chunked, compressed, a crop reads only its chunks.
+
+One blosc2 array per volume, named by what it holds: the record's files and the contract. A
+changed file or contract gives another name, so nothing stale is ever read. Writing is a
+temporary file and a rename: processes may share a store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+import numpy.typing as npt
+
+from medssl.core.errors import ReadError
+from medssl.core.preprocess import Contract, Prepared
+from medssl.core.runlog import disk_error, sync_folder
+
+# Measured: lz4, 64^3 chunks and 32^3 blocks give the fastest random crops.
+_CHUNK, _BLOCK = 64, 32
+_OPEN_FILES = 64
+FOREGROUND_POINTS = 512
+blosc2.set_nthreads(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One stored volume without its voxels.
+
+    Attributes:
+        shape: (C, D, H, W).
+        spacing_mm: (D, H, W).
+        air: (C,) level below which a voxel is air or padding.
+        fill: (C,) smallest value, used outside the volume.
+        foreground: (P, 3) random labelled voxels (d, h, w), classes equally often.
+    """
+
+    key: str
+    shape: tuple[int, int, int, int]
+    spacing_mm: tuple[float, float, float]
+    affine: npt.NDArray[np.float64]
+    air: tuple[float, ...]
+    fill: tuple[float, ...]
+    foreground: npt.NDArray[np.int64]
+    pixel_hash: str
+
+
+class Store:
+    """Volumes that follow one contract, below ``root/<contract digest>``."""
+
+    def __init__(self, root: Path, contract: Contract) -> None:
+        self.folder = root / contract.digest
+        self.contract = contract
+        self._open: OrderedDict[Path, Any] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}  # open files do not cross processes
+
+    def key(self, *parts: str) -> str:
+        """Name of a volume: hash of the record's id and fingerprint."""
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+    def __contains__(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def put(
+        self,
+        key: str,
+        prepared: Prepared,
+        pixel_hash: str,
+        labels_DHW: npt.NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Write a volume and its labels.
+
+        Raises:
+            ResourceError: if the disk is full; nothing is left behind.
+        """
+        self._path(key).parent.mkdir(parents=True, exist_ok=True)
+        foreground = np.zeros((0, 3), dtype=np.int64)
+        if labels_DHW is not None:
+            foreground = foreground_points(labels_DHW)
+            self._write(self._label_path(key), labels_DHW, {})
+        meta = {
+            "affine": prepared.affine.ravel().tolist(),
+            "air": list(prepared.air),
+            "fill": [float(x.min()) for x in prepared.array],
+            "foreground": foreground.ravel().tolist(),
+            "pixel_hash": pixel_hash,
+        }
+        self._write(self._path(key), prepared.array, meta)
+
+    def entry(self, key: str) -> Entry:
+        """What is known of a stored volume.
+
+        Raises:
+            ReadError: ``store_damaged``.
+        """
+        array = self._array(self._path(key))
+        meta = {name: array.schunk.vlmeta[name] for name in array.schunk.vlmeta.getall()}
+        affine = np.array(meta["affine"]).reshape(4, 4)
+        w, h, d = np.linalg.norm(affine[:3, :3], axis=0)
+        return Entry(
+            key=key,
+            shape=tuple(array.shape),
+            spacing_mm=(float(d), float(h), float(w)),
+            affine=affine,
+            air=tuple(meta["air"]),
+            fill=tuple(meta["fill"]),
+            foreground=np.array(meta["foreground"], dtype=np.int64).reshape(-1, 3),
+            pixel_hash=meta["pixel_hash"],
+        )
+
+    def read(
+        self, key: str, start: tuple[int, ...], stop: tuple[int, ...]
+    ) -> npt.NDArray[np.float32]:
+        """Voxels [start, stop) of all channels, (C, d, h, w); the box lies inside the volume."""
+        box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        return self._slice(self._path(key), (slice(None), *box)).astype(np.float32)
+
+    def read_labels(
+        self, key: str, start: tuple[int, ...], stop: tuple[int, ...]
+    ) -> npt.NDArray[np.uint8]:
+        """Labels [start, stop), (d, h, w)."""
+        box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        return self._slice(self._label_path(key), box)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.b2nd"
+
+    def _label_path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.label.b2nd"
+
+    def _slice(self, path: Path, box: tuple[slice, ...]) -> npt.NDArray[Any]:
+        try:
+            return np.asarray(self._array(path)[box])
+        except (RuntimeError, ValueError):
+            raise _damaged(path) from None
+
+    def _array(self, path: Path) -> Any:
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        try:
+            array = blosc2.open(str(path), mode="r")
+        except (RuntimeError, ValueError, FileNotFoundError):
+            raise _damaged(path) from None
+        self._open[path] = array
+        if len(self._open) > _OPEN_FILES:
+            self._open.popitem(last=False)
+        return array
+
+    def _write(self, path: Path, array: npt.NDArray[Any], meta: Mapping[str, Any]) -> None:
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.b2nd")
+        lead = array.ndim - 3
+        try:
+            temporary.unlink(missing_ok=True)
+            stored = blosc2.asarray(
+                np.ascontiguousarray(array),
+                chunks=(1,) * lead + tuple(min(_CHUNK, n) for n in array.shape[lead:]),
+                blocks=(1,) * lead + tuple(min(_BLOCK, n) for n in array.shape[lead:]),
+                cparams=blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=5, nthreads=1),
+                urlpath=str(temporary),
+                mode="w",
+            )
+            for name, value in meta.items():
+                stored.schunk.vlmeta[name] = value
+            del stored
+            _sync(temporary)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise disk_error(error) from error
+        except RuntimeError:
+            # blosc2 hides the errno of a failed write.
+            temporary.unlink(missing_ok=True)
+            raise disk_error(OSError(28, "blosc2 could not write")) from None
+
+
+def foreground_points(labels_DHW: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Up to ``FOREGROUND_POINTS`` labelled voxels (P, 3), every class equally often."""
+    rng = np.random.default_rng(0)
+    classes = [value for value in np.unique(labels_DHW) if value]
+    points = []
+    for value in classes:
+        places = np.argwhere(labels_DHW == value)
+        points.append(places[rng.integers(len(places), size=FOREGROUND_POINTS // len(classes))])
+    return np.concatenate(points) if points else np.zeros((0, 3), dtype=np.int64)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _damaged(path: Path) -> ReadError:
+    what = "a volume of the store cannot be read"
+    return ReadError("store_damaged", what, where=str(path), fix="delete it; it will be rebuilt")

@@ -1,0 +1,104 @@
+"""From records or labelled cases to the store, and from the store to views."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from functools import partial
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from medssl.archive.store import Entry, Store
+from medssl.core.errors import BudgetExceededError, ReadError
+from medssl.core.seeding import generator
+from medssl.core.viewspec import ViewSpec
+from medssl.training.data import record_at
+from medssl.views.volume import volume_view
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Below this many items, starting processes costs more than it saves.
+_FEW = 16
+# Replacements tried for one sample before the run stops.
+_REPLACEMENTS = 5
+
+
+class ViewDataset(Dataset[dict[str, Any]]):
+    """Views by global position; a damaged volume is replaced by the next one and counted."""
+
+    def __init__(self, store: Store, entries: Sequence[Entry], spec: ViewSpec, seed: int) -> None:
+        self.store, self.entries, self.spec, self.seed = store, list(entries), spec, seed
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        for attempt in range(_REPLACEMENTS):
+            place = record_at(self.seed, position, len(self.entries))
+            entry = self.entries[(place + attempt) % len(self.entries)]
+            try:
+                sample = self._view(entry, generator(self.seed, "view", position))
+            except ReadError:
+                continue
+            sample["replaced"] = float(attempt > 0)
+            return sample
+        what = f"{_REPLACEMENTS} volumes in a row could not be read from the store"
+        raise BudgetExceededError(what, fix="delete the store folder; it will be rebuilt")
+
+    def _view(self, entry: Entry, rng: np.random.Generator) -> dict[str, Any]:
+        labelled = len(entry.foreground) > 0
+        return volume_view(
+            self.spec,
+            rng,
+            partial(self.store.read, entry.key),
+            shape_DHW=entry.shape[1:],
+            spacing_mm=entry.spacing_mm,
+            air=entry.air,
+            fill=entry.fill,
+            read_labels=partial(self._labels, entry.key) if labelled else None,
+            foreground=entry.foreground,
+        )
+
+    def _labels(self, key: str, start: tuple[int, ...], stop: tuple[int, ...]) -> Any:
+        return self.store.read_labels(key, start, stop)[None]
+
+
+def parallel(
+    function: Callable[[T], R], items: Sequence[T], workers: int
+) -> Iterator[tuple[T, R | ReadError]]:
+    """``function`` over the items; a ReadError is a result. At most 2 x workers are in flight."""
+    if workers <= 1 or len(items) < _FEW:
+        for item in items:
+            yield item, _caught(function, item)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
+        waiting = iter(items)
+        running = {}
+        for item in waiting:
+            running[pool.submit(_caught, function, item)] = item
+            if len(running) < 2 * workers:
+                continue
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield running.pop(future), future.result()
+        for future, item in running.items():
+            yield item, future.result()
+
+
+def usable_cpus() -> int:
+    """CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _caught(function: Callable[[T], R], item: T) -> R | ReadError:
+    try:
+        return function(item)
+    except ReadError as error:
+        return error
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,243 @@
+"""What pretrain and finetune share: device, run folder, resume, progress, final model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.fabric import Fabric
+from torch.utils.data import Dataset
+
+from medssl.core.config import Component
+from medssl.core.errors import BudgetExceededError, ConfigError, UsageError
+from medssl.core.runlog import Run
+from medssl.core.seeding import seed_everything
+from medssl.core.taskmodule import TaskModule
+from medssl.encoders._base import Encoder
+from medssl.encoders.card import Card, load_card, part_of
+from medssl.stages._data import usable_cpus
+from medssl.stages._progress import TrainingLine
+from medssl.training.checkpoint import load_latest
+from medssl.training.data import StepSampler, loader
+from medssl.training.ema import Ema
+from medssl.training.loop import Loop, LoopConfig, Monitor
+from medssl.training.optim import OptimConfig, build_optimizer
+
+# Largest automatic crop edge, in voxels.
+MAX_AUTO_CROP = 96
+# Fields that may differ between a run and its continuation.
+_FREE_FIELDS = {
+    "data", "out", "store", "init", "workers", "devices", "accelerator", "strategy", "log_every",
+    "resume", "overwrite", "quiet",
+}  # fmt: skip
+
+
+class TrainConfig(LoopConfig, OptimConfig):
+    """Options of every training stage."""
+
+    data: Path
+    out: Path
+    encoder: Component = Component(name="resenc-xs")
+    seed: int = 0
+    crop: tuple[int, int, int] | None = None
+    """Voxels (D, H, W); default: the median volume, in steps the encoder can take, at most 96."""
+    spacing_mm: tuple[float, float, float] | None = None
+    """Resample to this (D, H, W) spacing; default: each volume's own."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    workers: int | None = None
+    """Loader processes; default 0 on CPU, up to 8 beside a GPU."""
+    ema_decay: float | None = None
+    """Train a moving average of the weights too, and keep that one."""
+    failure_budget: float = 0.01
+    """Largest share of records that may fail before the run stops."""
+    store: Path | None = None
+    """Folder of preprocessed volumes; default: in the catalog or run folder."""
+    resume: bool = False
+    overwrite: bool = False
+    quiet: bool = False
+
+
+def launch(config: TrainConfig) -> Fabric:
+    """Start the devices; with several, the other processes start here."""
+    world_multiple = config.accumulate * config.devices
+    if config.batch_size % world_multiple:
+        what = f"batch_size {config.batch_size} is no multiple of accumulate x devices"
+        raise ConfigError(what, fix=f"batch_size={world_multiple * max(1, config.batch_size // world_multiple)}")
+    precision = config.precision
+    if precision == "auto":
+        gpu = config.accelerator != "cpu" and torch.cuda.is_available()
+        precision = "bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true"
+    fabric = Fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        strategy=config.strategy,
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def open_run(stage: str, config: TrainConfig, fabric: Fabric) -> Run:
+    """The run folder, made by rank 0."""
+    if fabric.is_global_zero:
+        Run.open(stage, config.out, resume=config.resume, overwrite=config.overwrite)
+    fabric.barrier()
+    return Run.open(stage, config.out, resume=True)
+
+
+def auto_crop(shapes_DHW: list[tuple[int, ...]], encoder: Encoder) -> tuple[int, int, int]:
+    """The median volume rounded up to what the encoder takes, at most ``MAX_AUTO_CROP``."""
+    sides = []
+    for axis in range(3):
+        multiple = encoder.size_multiple[axis]
+        median = sorted(shape[axis] for shape in shapes_DHW)[len(shapes_DHW) // 2]
+        cap = max(MAX_AUTO_CROP // multiple, 1) * multiple
+        sides.append(min(-(-median // multiple) * multiple, cap))
+    return sides[0], sides[1], sides[2]
+
+
+def load_init(encoder: Encoder, decoder: torch.nn.Module, run: Path) -> dict[str, int]:
+    """Start from a run's weights: the encoder strictly, of the decoder all but the last layer.
+
+    Raises:
+        UsageError: if the encoders differ.
+    """
+    card, weights = load_card(run)
+    widened = widen_input(part_of(weights, "encoder"), encoder)
+    try:
+        encoder.load_state_dict(widened, strict=True)
+    except RuntimeError:
+        fix = f"encoder={card.encoder.name}"
+        raise UsageError("--init holds another encoder", where=str(run), fix=fix) from None
+    own = decoder.state_dict()
+    fitting = {
+        key: value
+        for key, value in part_of(weights, "decoder").items()
+        if key in own and own[key].shape == value.shape and not key.startswith("net.seg_layers")
+    }
+    decoder.load_state_dict(fitting, strict=False)
+    return {"encoder_tensors": len(widened), "decoder_tensors": len(fitting)}
+
+
+def widen_input(weights: dict[str, torch.Tensor], encoder: Encoder) -> dict[str, torch.Tensor]:
+    """Weights trained on one channel, spread over the encoder's input channels.
+
+    Each channel gets 1/C of the kernel, so that C equal channels give the activations of one.
+    """
+    own = encoder.state_dict()
+    channels = encoder.in_channels
+    return {
+        key: value.repeat_interleave(channels, 1) / channels
+        if key in own and own[key].shape != value.shape and value.ndim == 5 and value.shape[1] == 1
+        else value
+        for key, value in weights.items()
+    }
+
+
+@dataclass(frozen=True)
+class Training:
+    """A task, its data and its place; :func:`train` runs it."""
+
+    config: TrainConfig
+    fabric: Fabric
+    run: Run
+    task: TaskModule
+    dataset: Dataset[dict[str, Any]]
+    identity: dict[str, Any]
+    """What, beside the config, makes two runs the same: records, contract, crop."""
+
+
+def train(training: Training, monitors: Iterable[Monitor] = ()) -> TaskModule:
+    """Train, or continue, to the last step; returns the module to keep (EMA if asked for)."""
+    config, fabric, run = training.config, training.fabric, training.run
+    seed_everything(config.seed + 1)  # dropout and the like; the weights were drawn before
+    ema = Ema(training.task, config.ema_decay) if config.ema_decay else None
+    if ema:
+        ema.module.to(fabric.device)
+    optimizer = build_optimizer(training.task.param_groups(), config)
+    loop = Loop(fabric, training.task, optimizer, config, config, ema=ema)
+    config_hash = config_digest(config, training.identity)
+    checkpoints = run.out / "checkpoints"
+    state = load_latest(checkpoints, config_hash) if config.resume else None
+    if state:
+        loop.restore(state)
+        if fabric.is_global_zero:
+            drop_later_metrics(run.out / "metrics.jsonl", loop.step)
+    workers = config.workers
+    if workers is None:
+        workers = min(8, usable_cpus() - 1) if fabric.device.type == "cuda" else 0
+    sampler = StepSampler(
+        loop.step, config.steps, config.batch_size, config.accumulate,
+        fabric.global_rank, fabric.world_size,
+    )  # fmt: skip
+    batches = loader(
+        training.dataset, sampler, workers=workers, pin=fabric.device.type == "cuda"
+    )
+    with TrainingLine(run.stage, config.steps, loop.step, config.quiet) as line:
+        log = _logger(run, line, config.failure_budget) if fabric.is_global_zero else _no_log
+        loop.fit(
+            batches,
+            checkpoints=checkpoints,
+            stamp={"config_hash": config_hash},
+            log=log,
+            monitors=monitors,
+        )
+    run.result["skipped_steps"] = loop.skipped
+    kept = ema.module if ema else training.task
+    assert isinstance(kept, TaskModule)
+    return kept
+
+
+def config_digest(config: TrainConfig, identity: Mapping[str, Any]) -> str:
+    """Hash of everything that decides the result of a run."""
+    values = config.model_dump(mode="json", exclude=_FREE_FIELDS)
+    text = json.dumps({**values, **identity}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def drop_later_metrics(path: Path, step: int) -> None:
+    """Remove the lines of steps that are about to be repeated."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+def encoder_card(training: Training, card: Card) -> Card:
+    """Stamp the card with how it was made."""
+    provenance = {
+        **card.provenance,
+        "stage": training.run.stage,
+        "steps": training.config.steps,
+        "batch_size": training.config.batch_size,
+        "seed": training.config.seed,
+        "config": config_digest(training.config, training.identity),
+    }
+    return card.model_copy(update={"provenance": provenance})
+
+
+def _logger(
+    run: Run, line: TrainingLine, failure_budget: float
+) -> Callable[[int, Mapping[str, float]], None]:
+    def log(step: int, values: Mapping[str, float]) -> None:
+        run.log(step, values)
+        line.update(step, values)
+        if values.get("replaced", 0.0) > failure_budget:
+            share = f"{100 * values['replaced']:.1f} %"
+            what = f"{share} of the samples had to be replaced, budget {100 * failure_budget:.1f} %"
+            raise BudgetExceededError(what, fix="delete the store folder; it will be rebuilt")
+
+    return log
+
+
+def _no_log(step: int, values: Mapping[str, float]) -> None:
+    """Ranks other than 0 write nothing."""

@@ -1,0 +1,61 @@
+"""Dice on the validation patients while a segmentation model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from medssl.archive.store import Entry, Store
+from medssl.core.errors import UsageError
+from medssl.encoders.card import Card, load_card, save_model
+from medssl.evaluation.segmentation import dice
+from medssl.inference.sliding import predict_scores
+
+
+class DiceMonitor:
+    """Monitor for the loop: logs ``val_dice`` and keeps the best model in ``model_best``.
+
+    ``val_dice`` is the mean over cases and labels present in the reference or the prediction,
+    on the store's grid.
+    """
+
+    def __init__(self, store: Store, entries: list[Entry], card: Card, out: Path) -> None:
+        self.store, self.entries, self.card, self.out = store, entries, card, out
+        self.best = _best_so_far(out)
+
+    def __call__(self, step: int, task: nn.Module) -> Mapping[str, float]:
+        task.eval()
+        model: Any = task.model
+        value = float(np.mean([self._case(model, entry) for entry in self.entries]))
+        if self.best is None or value > self.best:
+            self.best = value
+            provenance = {**self.card.provenance, "best_step": step, "val_dice": value}
+            card = self.card.model_copy(update={"provenance": provenance})
+            save_model(
+                self.out / "model_best", card, {"encoder": model.encoder, "decoder": model.decoder}
+            )
+        return {"val_dice": value}
+
+    def _case(self, model: nn.Module, entry: Entry) -> float:
+        origin, end = (0, 0, 0), entry.shape[1:]
+        device = next(model.parameters()).device
+        x = self.store.read(entry.key, origin, end)
+        labels = self.store.read_labels(entry.key, origin, end)
+        scores = predict_scores(
+            model, x, patch_size=self.card.patch_size, overlap=0.5, batch_windows=2, device=device
+        )
+        found = scores.argmax(0)
+        values = sorted(set(self.card.labels) - {0})
+        return float(np.mean([dice(found == v, labels == v) for v in values]))
+
+
+def _best_so_far(out: Path) -> float | None:
+    try:
+        card, _ = load_card(out / "model_best")
+    except UsageError:
+        return None
+    return float(card.provenance["val_dice"])

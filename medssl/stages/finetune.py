@@ -1,0 +1,249 @@
+"""``medssl finetune``: a segmentation model from a few labelled patients."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medssl.archive.catalog import pixel_hash
+from medssl.archive.labelled import Case, Labelled, load_labelled, read_case
+from medssl.archive.quarantine import Ledger
+from medssl.archive.store import Entry, Store
+from medssl.core.config import Component, validate
+from medssl.core.errors import NothingUsableError, ReadError, UsageError
+from medssl.core.preprocess import Contract, prepare, prepare_labels
+from medssl.core.registry import HEADS
+from medssl.core.runlog import Run
+from medssl.core.seeding import generator, seed_everything
+from medssl.encoders._base import Encoder, build_encoder
+from medssl.encoders.card import Card, load_card, save_model
+from medssl.stages import _train
+from medssl.stages._data import ViewDataset, parallel, usable_cpus
+from medssl.stages._validation import DiceMonitor
+
+# With fewer labelled patients than this none is set aside: the last checkpoint counts.
+_VALIDATION_FROM = 10
+
+
+class FinetuneConfig(_train.TrainConfig):
+    """Options of ``medssl finetune``."""
+
+    task: Component = Component(name="segmentation")
+    init: Path | None = None
+    """Run of ``medssl pretrain`` (or finetune) to start from."""
+    encoder: Component | None = None  # type: ignore[assignment]
+    """Default: the encoder of ``init``, else ``resenc-xs``."""
+    labelled: int | None = None
+    """Use this many labelled patients, drawn by ``seed``; default: all."""
+    val_fraction: float = 0.2
+    """Share of patients set aside for validation where the data names no split; none below 10
+    patients."""
+    steps: int = 2_000
+    batch_size: int = 4
+    check_every: int = 200
+    skip_bad_cases: bool = False
+    """Go on without labelled cases that cannot be used; otherwise they stop the run."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Labelled cases by use."""
+
+    train: list[Case]
+    val: list[Case]
+
+
+def run(config: FinetuneConfig) -> Run:
+    """Fine-tune; writes ``model/`` (last) and, with validation patients, ``model_best/``.
+
+    Raises:
+        ReadError: a labelled case cannot be used (all of them are named in ``where``).
+        InterruptedRunError: on SIGINT or SIGTERM, after a checkpoint.
+    """
+    fabric = _train.launch(config)
+    run = _train.open_run("finetune", config, fabric)
+    labelled = load_labelled(config.data)
+    cases = choose_cases(labelled, config)
+    contract, encoder_part = _inherited(config)
+    store = Store(config.store or run.out / "store", contract)
+    bad = fill_store(labelled, [*cases.train, *cases.val], store, run, config)
+    fabric.barrier()
+    entries, val_entries = (
+        [store.entry(case_key(store, case)) for case in group if case.name not in bad]
+        for group in (cases.train, cases.val)
+    )
+    if not entries:
+        raise NothingUsableError("no labelled case is left to learn from")
+
+    seed_everything(config.seed)
+    channels = len(labelled.channels)
+    encoder = build_encoder(encoder_part.name, encoder_part.options, channels)
+    decoder = encoder.make_decoder(len(labelled.labels))
+    loaded = _train.load_init(encoder, decoder, config.init) if config.init else {}
+    module, _ = HEADS.module(config.task.name)
+    options = validate(module.Config, config.task.options, where=f"head {config.task.name}")
+    crop = _crop(config, entries, encoder)
+    task = module.Head(encoder, decoder, options, crop)
+    identity = {
+        "cases": _digest(entries),
+        "contract": contract.digest,
+        "crop": crop,
+        "init": load_card(config.init)[0].weights_sha256 if config.init else "",
+    }
+    card = Card(
+        encoder=encoder_part,
+        in_channels=channels,
+        channels=labelled.channels,
+        contract=contract,
+        modality=labelled.modality,
+        patch_size=crop,
+        head=config.task.name,
+        labels=labelled.labels,
+        provenance={
+            "labelled_cases": len(entries),
+            "cases_digest": identity["cases"],
+            "init_weights_sha256": identity["init"],
+        },
+    )
+    if fabric.is_global_zero:
+        resolved = {"crop": list(crop), "train_cases": len(entries), "val_cases": len(val_entries)}
+        run.save_config(config, {**resolved, **identity, "loaded_from_init": loaded})
+    dataset = ViewDataset(store, entries, task.views(), config.seed)
+    training = _train.Training(config, fabric, run, task, dataset, identity)
+    monitor = DiceMonitor(store, val_entries, _train.encoder_card(training, card), run.out)
+    kept: Any = _train.train(training, [monitor] if val_entries and fabric.is_global_zero else [])
+    if not fabric.is_global_zero:
+        return run
+    parts = {"encoder": kept.model.encoder, "decoder": kept.model.decoder}
+    save_model(run.out / "model", _train.encoder_card(training, card), parts)
+    run.exit_code = 4 if bad else 0
+    return run.finish(
+        train_cases=len(entries),
+        val_cases=len(val_entries),
+        quarantined=len(bad),
+        loaded_from_init=loaded,
+        best_val_dice=monitor.best if val_entries else None,
+    )
+
+
+def choose_cases(labelled: Labelled, config: FinetuneConfig) -> Cases:
+    """Training and validation cases; a patient is never in both.
+
+    Raises:
+        UsageError: fewer labelled patients than ``labelled`` asks for, or a patient in two splits.
+    """
+    with_label = [case for case in labelled.cases if case.label is not None]
+    usable = [case for case in with_label if case.split != "test"]
+    named = any(case.split == "val" for case in usable)
+    _refuse_leak(usable)
+    pool = sorted({case.patient for case in usable if case.split != "val" or not named})
+    order = [pool[i] for i in generator(config.seed, "labelled").permutation(len(pool))]
+    wanted = len(order) if config.labelled is None else config.labelled
+    if wanted > len(order) or wanted < 1:
+        what = f"labelled={wanted}, but {len(order)} labelled patients are there"
+        raise UsageError(what, fix=f"labelled={len(order)}")
+    chosen = order[:wanted]
+    if named:
+        val = [case for case in usable if case.split == "val"]
+    else:
+        held = round(config.val_fraction * wanted) if wanted >= _VALIDATION_FROM else 0
+        val = [case for case in usable if case.patient in chosen[wanted - held :]]
+        chosen = chosen[: wanted - held]
+    train = [c for c in usable if c.patient in chosen and (c.split != "val" or not named)]
+    return Cases(train, val)
+
+
+def fill_store(
+    labelled: Labelled, cases: list[Case], store: Store, run: Run, config: FinetuneConfig
+) -> set[str]:
+    """Check and preprocess every case; returns the names of the bad ones.
+
+    Raises:
+        ReadError: naming all bad files, unless ``skip_bad_cases``.
+    """
+    missing = [case for case in cases if case_key(store, case) not in store]
+    ledger = Ledger(run.out / "quarantine.jsonl")
+    bad: dict[str, ReadError] = {}
+    for case, result in parallel(Preparation(labelled, store), missing, min(usable_cpus(), 8)):
+        if isinstance(result, ReadError):
+            bad[case.name] = result
+            ledger.add(case_id(case), "finetune", result.reason, result.what)
+    if not bad:
+        return set()
+    ledger.save()
+    if config.skip_bad_cases:
+        return set(bad)
+    first = next(iter(bad.values()))
+    where = "\n         ".join(f"{error.where}: {error.what}" for error in bad.values())
+    fix = first.fix or "mend or remove these cases, or give skip_bad_cases=true"
+    raise ReadError(first.reason, f"{len(bad)} labelled cases cannot be used", where=where, fix=fix)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Reads, checks, preprocesses and stores one case. Picklable."""
+
+    labelled: Labelled
+    store: Store
+
+    def __call__(self, case: Case) -> None:
+        array, geometry, labels = read_case(case, self.labelled)
+        contract = self.store.contract
+        try:
+            prepared = prepare(array, geometry, self.labelled.modality, contract)
+        except ReadError as error:
+            error.where = str(case.images[0])
+            raise
+        on_grid = prepare_labels(labels, geometry, contract)
+        self.store.put(case_key(self.store, case), prepared, pixel_hash(array), on_grid)
+
+
+def case_key(store: Store, case: Case) -> str:
+    """Name of a case's volume in the store: its files, their sizes and times."""
+    assert case.label is not None
+    stats = [(str(path.resolve()), path.stat()) for path in (*case.images, case.label)]
+    return store.key(*(f"{name}:{s.st_size}:{s.st_mtime_ns}" for name, s in stats))
+
+
+def case_id(case: Case) -> str:
+    """Hash of the case's files: what a ledger may hold."""
+    return hashlib.sha256("".join(map(str, case.images)).encode()).hexdigest()[:16]
+
+
+def _inherited(config: FinetuneConfig) -> tuple[Contract, Component]:
+    """Contract and encoder: the config's where it says so, else those of ``init``."""
+    if config.init is None:
+        encoder = config.encoder or Component(name="resenc-xs")
+        return Contract(spacing_mm=config.spacing_mm), encoder
+    card, _ = load_card(config.init)
+    asked = config.encoder
+    if asked and asked.name != card.encoder.name:
+        what = f"--encoder {asked.name}, but --init holds {card.encoder.name}"
+        raise UsageError(what, fix=f"--encoder {card.encoder.name}")
+    contract = card.contract
+    if config.spacing_mm:
+        contract = contract.model_copy(update={"spacing_mm": config.spacing_mm})
+    return contract, card.encoder
+
+
+def _crop(
+    config: FinetuneConfig, entries: list[Entry], encoder: Encoder
+) -> tuple[int, int, int]:
+    return config.crop or _train.auto_crop([entry.shape[1:] for entry in entries], encoder)
+
+
+def _refuse_leak(cases: list[Case]) -> None:
+    splits: dict[str, set[str | None]] = {}
+    for case in cases:
+        splits.setdefault(case.patient, set()).add(case.split)
+    leaks = [patient for patient, named in splits.items() if len(named) > 1]
+    if leaks:
+        what = f"{len(leaks)} patients stand in more than one split"
+        raise UsageError(what, where=", ".join(leaks[:5]), fix="give each patient one split")
+
+
+def _digest(entries: list[Entry]) -> str:
+    order = [entry.pixel_hash for entry in entries]
+    return hashlib.sha256("".join(order).encode()).hexdigest()[:16]

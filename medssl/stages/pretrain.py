@@ -1,0 +1,198 @@
+"""``medssl pretrain``: an encoder from a catalog or a folder, without labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from medssl.archive.catalog import Catalog, is_catalog, pixel_hash
+from medssl.archive.store import Entry, Store
+from medssl.core.config import Component, validate
+from medssl.core.errors import BudgetExceededError, NothingUsableError, ReadError
+from medssl.core.preprocess import Contract, prepare
+from medssl.core.registry import OBJECTIVES
+from medssl.core.runlog import Run
+from medssl.core.sample import Record
+from medssl.core.seeding import seed_everything
+from medssl.encoders._base import build_encoder
+from medssl.encoders.card import Card, save_model
+from medssl.stages import _train, index
+from medssl.stages._data import ViewDataset, parallel, usable_cpus
+
+
+class PretrainConfig(_train.TrainConfig):
+    """Options of ``medssl pretrain``."""
+
+    objective: Component = Component(name="mae")
+    steps: int = 20_000
+    batch_size: int = 8
+    where: str | None = None
+    """Records to use, e.g. ``modality == 'MR'``."""
+    allow_test: bool = False
+    """Use test patients' images too; results on them are then transductive."""
+    channels: int = 1
+    splits: tuple[Literal["train", "val"], ...] = ("train",)
+    """Patient splits to learn from."""
+
+
+def run(config: PretrainConfig) -> Run:
+    """Pretrain; writes ``model/`` with the encoder (and decoder) and its card.
+
+    Raises:
+        NothingUsableError: no volume is left to learn from.
+        BudgetExceededError: more records failed than ``failure_budget``.
+        InterruptedRunError: on SIGINT or SIGTERM, after a checkpoint.
+    """
+    fabric = _train.launch(config)
+    run = _train.open_run("pretrain", config, fabric)
+    contract = Contract(spacing_mm=config.spacing_mm)
+    catalog = _catalog(config, run, fabric.is_global_zero)
+    fabric.barrier()
+    catalog = catalog or Catalog.open(run.out / "catalog")
+    records, excluded = select(catalog.records(where=config.where), config)
+    store = Store(config.store or catalog.folder / "store", contract)
+    if fabric.is_global_zero:
+        fill_store(catalog, records, store, config)
+    fabric.barrier()
+    entries = stored(records, store)
+    if not entries:
+        raise NothingUsableError("no volume is left to learn from", fix="see quarantine.jsonl")
+
+    seed_everything(config.seed)
+    encoder = build_encoder(config.encoder.name, config.encoder.options, config.channels)
+    module, _ = OBJECTIVES.module(config.objective.name)
+    where = f"objective {config.objective.name}"
+    options = validate(module.Config, config.objective.options, where=where)
+    crop = config.crop or _train.auto_crop([entry.shape[1:] for entry in entries], encoder)
+    task = module.Objective(encoder, options, crop)
+    identity = {"records": digest(entries), "contract": contract.digest, "crop": crop}
+    modality, = Counter(r.modality for r in records).most_common(1)
+    card = Card(
+        encoder=config.encoder,
+        in_channels=config.channels,
+        channels=tuple(f"channel {i}" for i in range(config.channels)),
+        contract=contract,
+        modality=modality[0],
+        patch_size=crop,
+        objective=config.objective.name,
+        provenance={"records": len(entries), "records_digest": identity["records"]},
+    )
+    if fabric.is_global_zero:
+        run.save_config(config, {"crop": list(crop), "records": len(entries), **identity})
+        save_model(run.out / "model", card, {"encoder": encoder})  # reloads before step 1
+    dataset = ViewDataset(store, entries, task.views(), config.seed)
+    training = _train.Training(config, fabric, run, task, dataset, identity)
+    kept: Any = _train.train(training)
+    if not fabric.is_global_zero:
+        return run
+    parts = {"encoder": kept.encoder, **({"decoder": kept.decoder} if kept.decoder else {})}
+    save_model(run.out / "model", _train.encoder_card(training, card), parts)
+    failed = len(records) - len(entries)
+    run.exit_code = 4 if failed or catalog.summary["quarantined"] else 0
+    return run.finish(
+        records=len(entries),
+        excluded=dict(excluded),
+        quarantined=failed,
+        split_check=catalog.summary["split_check"],
+        parameters=sum(p.numel() for p in kept.encoder.parameters()),
+    )
+
+
+def select(records: list[Record], config: PretrainConfig) -> tuple[list[Record], Counter[str]]:
+    """Records that may be learnt from; the others are counted by reason."""
+    excluded: Counter[str] = Counter()
+    usable = []
+    for record in records:
+        reason = _reason_against(record, config)
+        if reason:
+            excluded[reason] += 1
+        else:
+            usable.append(record)
+    if not usable:
+        raise NothingUsableError(f"no usable volume; excluded by reason: {dict(excluded)}")
+    return usable, excluded
+
+
+def _reason_against(record: Record, config: PretrainConfig) -> str:
+    if record.role != "image":
+        return f"role_{record.role}"
+    if record.kind != "volume":
+        return f"kind_{record.kind}"
+    if record.affine is None:
+        return "geometry_unknown"
+    if record.shape[0] != config.channels:
+        return f"channels_{record.shape[0]}"
+    wanted = {*config.splits, *(("test",) if config.allow_test else ())}
+    return "" if record.split in wanted else f"split_{record.split}"
+
+
+def fill_store(
+    catalog: Catalog, records: list[Record], store: Store, config: PretrainConfig
+) -> None:
+    """Preprocess what is not stored yet; failures go to the catalog's ledger.
+
+    Raises:
+        BudgetExceededError: if more than ``failure_budget`` of the records (and more than one)
+            fail.
+    """
+    missing = [record for record in records if store_key(store, record) not in store]
+    prepare_one = Preparation(catalog.folder, store)
+    hashes: dict[str, str] = {}
+    failed = 0
+    for record, result in parallel(prepare_one, missing, min(usable_cpus(), 8)):
+        if isinstance(result, ReadError):
+            failed += 1
+            catalog.ledger.add(record.record_id, "store", result.reason, result.what)
+        else:
+            hashes[record.record_id] = result
+    catalog.ledger.save()
+    catalog.add_pixel_hashes(hashes)
+    if failed > max(1, config.failure_budget * len(records)):
+        what = f"{failed} of {len(records)} records failed, budget {config.failure_budget:.1%}"
+        fix = "look at quarantine.jsonl, or raise failure_budget"
+        raise BudgetExceededError(what, fix=fix)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Reads, preprocesses and stores one record; returns its pixel hash. Picklable."""
+
+    catalog: Path
+    store: Store
+
+    def __call__(self, record: Record) -> str:
+        sample = Catalog.open(self.catalog).sample(record)
+        prepared = prepare(sample.array, sample.geometry, record.modality, self.store.contract)
+        pixels = pixel_hash(sample.array)
+        self.store.put(store_key(self.store, record), prepared, pixels)
+        return pixels
+
+
+def store_key(store: Store, record: Record) -> str:
+    """Name of a record's volume in the store."""
+    return store.key(record.record_id, record.fingerprint)
+
+
+def stored(records: list[Record], store: Store) -> list[Entry]:
+    """Entries of the records in the store, each picture once, in an order free of the salt."""
+    keys = [store_key(store, record) for record in records]
+    entries = {e.pixel_hash: e for e in (store.entry(key) for key in keys if key in store)}
+    return [entries[name] for name in sorted(entries)]
+
+
+def digest(entries: list[Entry]) -> str:
+    """One hash for a set of volumes."""
+    return hashlib.sha256("".join(e.pixel_hash for e in entries).encode()).hexdigest()[:16]
+
+
+def _catalog(config: PretrainConfig, run: Run, first: bool) -> Catalog | None:
+    """The catalog given, or one made of the folder given (by rank 0)."""
+    if is_catalog(config.data):
+        return Catalog.open(config.data)
+    if not first:
+        return None
+    index.run(index.IndexConfig(data=config.data, out=run.out / "catalog"))
+    return Catalog.open(run.out / "catalog")
