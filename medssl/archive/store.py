@@ -173,7 +173,7 @@ class Store:
                 stored.schunk.vlmeta[name] = value
             del stored
             _sync(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             sync_folder(path.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)

@@ -91,14 +91,12 @@ class UNet(nn.Module):
         self.net.apply(InitWeights_He(1e-2))
         self.net.to(memory_format=_FORMAT)
 
-    def forward(self, x: Tensor, features: Features) -> Tensor:
+    def forward(self, _x: Tensor, features: Features) -> Tensor:
         out: Tensor = self.net(features.pyramid)
         return out
 
 
-def blocks_to_voxels(
-    mask_BN: Tensor, grid: tuple[int, ...], token_size: tuple[int, ...]
-) -> Tensor:
+def blocks_to_voxels(mask_BN: Tensor, grid: tuple[int, ...], token_size: tuple[int, ...]) -> Tensor:
     """Token mask (B, N), raster order -> voxel mask (B, 1, D, H, W)."""
     mask = mask_BN.view(len(mask_BN), 1, *grid)
     for axis, size in enumerate(token_size, start=2):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from medssl.core.config import Config as BaseConfig
 from medssl.core.errors import UsageError
@@ -49,7 +48,11 @@ def soft_dice_loss(logits_BKDHW: Tensor, labels_BDHW: Tensor) -> Tensor:
     0.666667
     """
     p_BKV = logits_BKDHW.float().softmax(1).flatten(2)[:, 1:]
-    y_BKV = F.one_hot(labels_BDHW.long(), logits_BKDHW.shape[1]).movedim(-1, 1).flatten(2)[:, 1:]
+    y_BKV = (
+        nn.functional.one_hot(labels_BDHW.long(), logits_BKDHW.shape[1])
+        .movedim(-1, 1)
+        .flatten(2)[:, 1:]
+    )
     overlap = (p_BKV * y_BKV).sum(2)
     total = p_BKV.sum(2) + y_BKV.sum(2)
     return 1 - ((2 * overlap + 1) / (total + 1)).mean()
@@ -89,7 +92,7 @@ class Head(TaskModule):
         """Dice + cross-entropy of ``x`` (B,C,D,H,W) against ``label`` (B,D,H,W)."""
         logits = self.model(batch["x"]).float()
         labels = batch["label"].long()
-        dice, ce = soft_dice_loss(logits, labels), F.cross_entropy(logits, labels)
+        dice, ce = soft_dice_loss(logits, labels), nn.functional.cross_entropy(logits, labels)
         return StepOutput(dice + ce, {"dice_loss": dice.detach(), "ce": ce.detach()})
 
     def param_groups(self) -> list[ParamGroup]:

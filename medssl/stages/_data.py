@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Sequence
 from functools import partial
-from multiprocessing import get_context
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from medssl.archive.store import Entry, Store
@@ -18,13 +15,10 @@ from medssl.core.errors import BudgetExceededError, ReadError
 from medssl.core.seeding import generator
 from medssl.core.viewspec import ViewSpec
 from medssl.training.data import record_at
-from medssl.views.volume import volume_view
+from medssl.views.volume import Source, volume_view
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-# Below this many items, starting processes costs more than it saves.
-_FEW = 16
+# Records that a worker process prepares before it reports; fewer run in this process.
+STORE_CHUNK = 8
 # Replacements tried for one sample before the run stops.
 _REPLACEMENTS = 5
 
@@ -50,10 +44,8 @@ class ViewDataset(Dataset[dict[str, Any]]):
 
     def _view(self, entry: Entry, rng: np.random.Generator) -> dict[str, Any]:
         labelled = len(entry.foreground) > 0
-        return volume_view(
-            self.spec,
-            rng,
-            partial(self.store.read, entry.key),
+        source = Source(
+            read=partial(self.store.read, entry.key),
             shape_DHW=entry.shape[1:],
             spacing_mm=entry.spacing_mm,
             air=entry.air,
@@ -61,44 +53,12 @@ class ViewDataset(Dataset[dict[str, Any]]):
             read_labels=partial(self._labels, entry.key) if labelled else None,
             foreground=entry.foreground,
         )
+        return volume_view(self.spec, rng, source)
 
     def _labels(self, key: str, start: tuple[int, ...], stop: tuple[int, ...]) -> Any:
         return self.store.read_labels(key, start, stop)[None]
 
 
-def parallel(
-    function: Callable[[T], R], items: Sequence[T], workers: int
-) -> Iterator[tuple[T, R | ReadError]]:
-    """``function`` over the items; a ReadError is a result. At most 2 x workers are in flight."""
-    if workers <= 1 or len(items) < _FEW:
-        for item in items:
-            yield item, _caught(function, item)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
-        waiting = iter(items)
-        running = {}
-        for item in waiting:
-            running[pool.submit(_caught, function, item)] = item
-            if len(running) < 2 * workers:
-                continue
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield running.pop(future), future.result()
-        for future, item in running.items():
-            yield item, future.result()
-
-
 def usable_cpus() -> int:
     """CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _caught(function: Callable[[T], R], item: T) -> R | ReadError:
-    try:
-        return function(item)
-    except ReadError as error:
-        return error
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)

@@ -67,10 +67,10 @@ class TrainConfig(LoopConfig, OptimConfig):
 
 def launch(config: TrainConfig) -> Fabric:
     """Start the devices; with several, the other processes start here."""
-    world_multiple = config.accumulate * config.devices
-    if config.batch_size % world_multiple:
+    share = config.accumulate * config.devices
+    if config.batch_size % share:
         what = f"batch_size {config.batch_size} is no multiple of accumulate x devices"
-        raise ConfigError(what, fix=f"batch_size={world_multiple * max(1, config.batch_size // world_multiple)}")
+        raise ConfigError(what, fix=f"batch_size={share * -(-config.batch_size // share)}")
     precision = config.precision
     if precision == "auto":
         gpu = config.accelerator != "cpu" and torch.cuda.is_available()
@@ -178,9 +178,7 @@ def train(training: Training, monitors: Iterable[Monitor] = ()) -> TaskModule:
         loop.step, config.steps, config.batch_size, config.accumulate,
         fabric.global_rank, fabric.world_size,
     )  # fmt: skip
-    batches = loader(
-        training.dataset, sampler, workers=workers, pin=fabric.device.type == "cuda"
-    )
+    batches = loader(training.dataset, sampler, workers=workers, pin=fabric.device.type == "cuda")
     with TrainingLine(run.stage, config.steps, loop.step, config.quiet) as line:
         log = _logger(run, line, config.failure_budget) if fabric.is_global_zero else _no_log
         loop.fit(

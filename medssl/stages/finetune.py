@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medssl.archive._pool import map_items
 from medssl.archive.catalog import pixel_hash
 from medssl.archive.labelled import Case, Labelled, load_labelled, read_case
 from medssl.archive.quarantine import Ledger
 from medssl.archive.store import Entry, Store
 from medssl.core.config import Component, validate
-from medssl.core.errors import NothingUsableError, ReadError, UsageError
+from medssl.core.errors import MedsslError, NothingUsableError, ReadError, UsageError
 from medssl.core.preprocess import Contract, prepare, prepare_labels
 from medssl.core.registry import HEADS
 from medssl.core.runlog import Run
@@ -20,7 +21,7 @@ from medssl.core.seeding import generator, seed_everything
 from medssl.encoders._base import Encoder, build_encoder
 from medssl.encoders.card import Card, load_card, save_model
 from medssl.stages import _train
-from medssl.stages._data import ViewDataset, parallel, usable_cpus
+from medssl.stages._data import STORE_CHUNK, ViewDataset, usable_cpus
 from medssl.stages._validation import DiceMonitor
 
 # With fewer labelled patients than this none is set aside: the last checkpoint counts.
@@ -166,7 +167,11 @@ def fill_store(
     missing = [case for case in cases if case_key(store, case) not in store]
     ledger = Ledger(run.out / "quarantine.jsonl")
     bad: dict[str, ReadError] = {}
-    for case, result in parallel(Preparation(labelled, store), missing, min(usable_cpus(), 8)):
+    for case, result in map_items(
+        Preparation(labelled, store), missing, workers=min(usable_cpus(), 8), chunk=STORE_CHUNK
+    ):
+        if isinstance(result, MedsslError) and not isinstance(result, ReadError):
+            raise result
         if isinstance(result, ReadError):
             bad[case.name] = result
             ledger.add(case_id(case), "finetune", result.reason, result.what)
@@ -228,9 +233,7 @@ def _inherited(config: FinetuneConfig) -> tuple[Contract, Component]:
     return contract, card.encoder
 
 
-def _crop(
-    config: FinetuneConfig, entries: list[Entry], encoder: Encoder
-) -> tuple[int, int, int]:
+def _crop(config: FinetuneConfig, entries: list[Entry], encoder: Encoder) -> tuple[int, int, int]:
     return config.crop or _train.auto_crop([entry.shape[1:] for entry in entries], encoder)
 
 

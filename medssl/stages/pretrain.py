@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from medssl.archive._pool import map_items
 from medssl.archive.catalog import Catalog, is_catalog, pixel_hash
 from medssl.archive.store import Entry, Store
 from medssl.core.config import Component, validate
-from medssl.core.errors import BudgetExceededError, NothingUsableError, ReadError
+from medssl.core.errors import BudgetExceededError, MedsslError, NothingUsableError, ReadError
 from medssl.core.preprocess import Contract, prepare
 from medssl.core.registry import OBJECTIVES
 from medssl.core.runlog import Run
@@ -20,7 +21,7 @@ from medssl.core.seeding import seed_everything
 from medssl.encoders._base import build_encoder
 from medssl.encoders.card import Card, save_model
 from medssl.stages import _train, index
-from medssl.stages._data import ViewDataset, parallel, usable_cpus
+from medssl.stages._data import STORE_CHUNK, ViewDataset, usable_cpus
 
 
 class PretrainConfig(_train.TrainConfig):
@@ -69,7 +70,7 @@ def run(config: PretrainConfig) -> Run:
     crop = config.crop or _train.auto_crop([entry.shape[1:] for entry in entries], encoder)
     task = module.Objective(encoder, options, crop)
     identity = {"records": digest(entries), "contract": contract.digest, "crop": crop}
-    modality, = Counter(r.modality for r in records).most_common(1)
+    (modality,) = Counter(r.modality for r in records).most_common(1)
     card = Card(
         encoder=config.encoder,
         in_channels=config.channels,
@@ -142,7 +143,11 @@ def fill_store(
     prepare_one = Preparation(catalog.folder, store)
     hashes: dict[str, str] = {}
     failed = 0
-    for record, result in parallel(prepare_one, missing, min(usable_cpus(), 8)):
+    for record, result in map_items(
+        prepare_one, missing, workers=min(usable_cpus(), 8), chunk=STORE_CHUNK
+    ):
+        if isinstance(result, MedsslError) and not isinstance(result, ReadError):
+            raise result
         if isinstance(result, ReadError):
             failed += 1
             catalog.ledger.add(record.record_id, "store", result.reason, result.what)

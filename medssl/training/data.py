@@ -71,6 +71,6 @@ def loader(
     )
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle

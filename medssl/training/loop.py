@@ -116,10 +116,12 @@ class Loop:
                         save_checkpoint(checkpoints, {**self.state(), **stamp}, self.step)
                     self.fabric.barrier()
                 if stopping and not last:
-                    raise InterruptedRunError("interrupted; a checkpoint was written", fix="--resume")
+                    what = "interrupted; a checkpoint was written"
+                    raise InterruptedRunError(what, fix="run again with --resume")
                 if self.step % self.config.check_every == 0 or last:
+                    kept = self.ema.module if self.ema else self.bare
                     for monitor in monitors:
-                        log(self.step, monitor(self.step, self.ema.module if self.ema else self.bare))
+                        log(self.step, monitor(self.step, kept))
                     self.task.train()
 
     def _update(self, source: Any, meter: Meter) -> dict[str, torch.Tensor]:
@@ -152,8 +154,8 @@ class Loop:
         if not finite:
             self.skipped += 1
             if self.bad_in_a_row >= MAX_BAD_STEPS:
-                fix = "lower lr, use precision=32-true, or look for damaged records"
-                raise MedsslError(f"gradients were not finite {MAX_BAD_STEPS} steps running", fix=fix)
+                what = f"gradients were not finite {MAX_BAD_STEPS} steps running"
+                raise MedsslError(what, fix="lower lr or use precision=32-true")
             return
         self.bare.after_update((self.step + 1) / self.config.steps)  # type: ignore[operator]
         if self.ema:
@@ -167,4 +169,3 @@ class Loop:
         if self.fabric.world_size == 1:
             return flag
         return bool(self.fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum") > 0)  # type: ignore[operator]
-

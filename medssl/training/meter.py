@@ -31,7 +31,8 @@ class Meter:
         """Figures since the last reading."""
         passed_s = max(time.perf_counter() - self.since_s, 1e-9)
         done = step - self.step if self.step is not None else 0
-        values = {"data_wait_pct": 100 * self.waited_s / passed_s, "peak_memory_mb": peak_memory_mb()}
+        waited_pct = 100 * self.waited_s / passed_s
+        values = {"data_wait_pct": waited_pct, "peak_memory_mb": peak_memory_mb()}
         if done:
             values["samples_per_s"] = done * self.batch_size / passed_s
         self._reset(step)

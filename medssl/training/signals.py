@@ -30,7 +30,7 @@ class StopRequest:
     ) -> None:
         self._restore()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.requested = True
         self._restore()
 
