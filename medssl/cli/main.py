@@ -189,11 +189,13 @@ def _call(stage: str, given: dict[str, Any]) -> int:
 
     from medssl.core.config import parse_overrides
     from medssl.core.errors import UsageError
-    from medssl.stages import run_stage
+    from medssl.stages import config_class, run_stage
 
     words, config, quiet = (given.pop(key) for key in ("words", "config", "quiet"))
     console = rich.get_console()  # the console of every progress bar
     console.stderr, console.quiet = True, quiet
+    if quiet and "quiet" in config_class(stage).model_fields:
+        given["quiet"] = True
     options = {
         key: value for key, value in given.items() if value is not None and value is not False
     }
