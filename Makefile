@@ -59,14 +59,14 @@ examples: $(VENV)/.run
 	@for file in examples/*.py; do echo "$$file"; $(BIN)/python $$file || exit 1; done
 
 bench: $(VENV)/.test
-	@for file in pipelines/bench_*.py; do echo "$$file"; $(BIN)/python $$file || exit 1; done
+	@for file in pipelines/bench_*.py; do echo "$$file"; $(BIN)/python -m pipelines.$$(basename $$file .py) || exit 1; done
 
 gpu-check: $(VENV)/.test
 	$(BIN)/python -m pytest -m gpu $(PYTEST_FLAGS)
 
 # README table and docs/objectives from the source files.
 docs: $(VENV)/.run
-	$(BIN)/python pipelines/write_docs.py
+	$(BIN)/python -m pipelines.write_docs
 
 dev: $(VENV)/.dev
 

@@ -1,0 +1,1 @@
+"""Runnable orders of stages, and the pages that are generated."""
