@@ -32,12 +32,17 @@ class Registry:
     """The members of one room, e.g. ``Registry("objectives")``."""
 
     room: str
+    helpers: tuple[str, ...] = ()
+    """Public files of the room that are no members."""
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
         """All members, sorted by name, from their source text alone."""
         files = sorted((PACKAGE_ROOT / self.room).glob("*.py"))
-        return tuple(_entry(file) for file in files if not file.name.startswith("_"))
+        return tuple(_entry(file) for file in files if self._is_member(file))
+
+    def _is_member(self, file: Path) -> bool:
+        return not file.name.startswith("_") and file.stem not in self.helpers
 
     def names(self) -> list[str]:
         """Every name that :meth:`module` accepts, variants included."""
@@ -80,6 +85,6 @@ def _entry(file: Path) -> Entry:
 
 
 OBJECTIVES = Registry("objectives")
-ENCODERS = Registry("encoders")
+ENCODERS = Registry("encoders", helpers=("card",))
 HEADS = Registry("heads")
 READERS = Registry("readers")

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -51,11 +52,11 @@ def save_model(folder: Path, card: Card, parts: dict[str, nn.Module]) -> Card:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        f"{part}.{key}": value.detach().cpu().contiguous()
+        f"{part}.{key}": value.detach()
         for part, module in parts.items()
         for key, value in module.state_dict().items()
     }
-    data = save(tensors)
+    data = to_safetensors(tensors)
     digest = hashlib.sha256(data).hexdigest()
     card = card.model_copy(update={"weights_sha256": digest, "parts": tuple(parts)})
     assert_reloads(card, {k: v for k, v in tensors.items() if k.startswith("encoder.")})
@@ -78,10 +79,32 @@ def load_card(run: Path, *, best: bool = False) -> tuple[Card, dict[str, Tensor]
         if hashlib.sha256(data).hexdigest() != card.weights_sha256:
             fix = "copy the model folder again; it was damaged or edited"
             raise UsageError("weights do not match the card's hash", where=str(folder), fix=fix)
-        return card, load(data)
+        return card, from_safetensors(data)
     except (SafetensorError, json.JSONDecodeError, FileNotFoundError) as error:
         what = f"the model folder is damaged: {type(error).__name__}"
         raise UsageError(what, where=str(folder)) from None
+
+
+def to_safetensors(tensors: dict[str, Tensor]) -> bytes:
+    """One file in which a tensor with several names is stored once; the names go in the header."""
+    first_name: dict[tuple[int, torch.Size], str] = {}
+    unique, aliases = {}, {}
+    for name, tensor in tensors.items():
+        place = (tensor.data_ptr(), tensor.shape)
+        if tensor.numel() and place in first_name:
+            aliases[name] = first_name[place]
+            continue
+        first_name[place] = name
+        unique[name] = tensor.cpu().contiguous()
+    return save(unique, metadata={"aliases": json.dumps(aliases)})
+
+
+def from_safetensors(data: bytes) -> dict[str, Tensor]:
+    """Inverse of :func:`to_safetensors`."""
+    tensors = load(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    aliases = json.loads(header["__metadata__"]["aliases"])
+    return {**tensors, **{name: tensors[first] for name, first in aliases.items()}}
 
 
 def part_of(weights: dict[str, Tensor], part: str) -> dict[str, Tensor]:

@@ -19,6 +19,8 @@ from medssl.encoders._base import Encoder
 
 VARIANTS = ("xs", "s", "b")
 
+Size = tuple[int, int, int]
+
 # Width, depth, heads.
 _LAYOUT = {"xs": (192, 6, 3), "s": (384, 12, 6), "b": (768, 12, 12)}
 
@@ -133,7 +135,7 @@ def take_tokens(tokens_BND: Tensor, index_BV: Tensor) -> Tensor:
     return tokens_BND.gather(1, index_BV[..., None].expand(-1, -1, tokens_BND.shape[2]))
 
 
-def upsampling_steps(token_size: tuple[int, ...]) -> list[tuple[int, ...]]:
+def upsampling_steps(token_size: tuple[int, ...]) -> list[Size]:
     """Factors (1 or 2 per axis) that lead from full resolution (first) to the token grid.
 
     >>> upsampling_steps((2, 8, 8))
@@ -142,13 +144,17 @@ def upsampling_steps(token_size: tuple[int, ...]) -> list[tuple[int, ...]]:
     left = list(token_size)
     steps = []
     while max(left) > 1:
-        step = tuple(2 if size == max(left) else 1 for size in left)
+        step = (_halved(left, 0), _halved(left, 1), _halved(left, 2))
         left = [size // factor for size, factor in zip(left, step, strict=True)]
         steps.append(step)
     return steps
 
 
-def _lift(width: int, features: int, steps: list[tuple[int, ...]]) -> nn.Sequential:
+def _halved(left: list[int], axis: int) -> int:
+    return 2 if left[axis] == max(left) else 1
+
+
+def _lift(width: int, features: int, steps: list[Size]) -> nn.Sequential:
     """Upsample a token map to the level above which ``steps`` lie."""
     layers: list[nn.Module] = []
     channels = width
@@ -165,7 +171,7 @@ def _conv(inputs: int, outputs: int) -> nn.Module:
 
 
 def _to_map(tokens_BND: Tensor, grid: tuple[int, ...]) -> Tensor:
-    return tokens_BND.transpose(1, 2).unflatten(2, grid)
+    return tokens_BND.transpose(1, 2).reshape(len(tokens_BND), -1, *grid)
 
 
 def _init_linear(module: nn.Module) -> None:

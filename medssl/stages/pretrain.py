@@ -199,5 +199,5 @@ def _catalog(config: PretrainConfig, run: Run, first: bool) -> Catalog | None:
         return Catalog.open(config.data)
     if not first:
         return None
-    index.run(index.IndexConfig(data=config.data, out=run.out / "catalog"))
+    index.run(index.IndexConfig(archive=config.data, out=run.out / "catalog", quiet=config.quiet))
     return Catalog.open(run.out / "catalog")

@@ -139,11 +139,12 @@ class Loop:
         norm = self.fabric.clip_gradients(
             self.task, self.optimizer, max_norm=self.optim.clip_norm, error_if_nonfinite=False
         )
+        assert norm is not None  # clipping by norm returns it
         self._apply(norm)
         return {**total, "grad_norm": norm, "lr": torch.tensor(rate)}
 
-    def _apply(self, norm: torch.Tensor | None) -> None:
-        finite = norm is not None and math.isfinite(float(norm))
+    def _apply(self, norm: torch.Tensor) -> None:
+        finite = math.isfinite(float(norm))
         scaler = getattr(self.fabric._strategy.precision, "scaler", None)
         # The norm is taken after the all-reduce, so every rank decides alike. A GradScaler has
         # to see the step to lower its scale; it skips the update itself.

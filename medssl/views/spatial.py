@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +63,7 @@ def apply_crop(
     shape_DHW: tuple[int, ...],
     fill: FloatArray,
     *,
-    order: int = 1,
+    order: Literal[0, 1] = 1,
 ) -> AnyArray:
     """The crop's voxels (C, *crop); what lies outside the volume is ``fill`` (C,).
 
@@ -87,7 +88,7 @@ def apply_crop(
                 for x in padded
             ]
         )
-    axes = [1 + axis for axis in range(3) if draw.flips[axis]]
+    axes = tuple(1 + axis for axis in range(3) if draw.flips[axis])
     return np.ascontiguousarray(np.flip(box, axes))
 
 

@@ -1,0 +1,240 @@
+"""Apply a fine-tuned model to every scan of a folder.
+
+For each scan, below ``out`` and under the scan's own relative path (a DICOM series: its folder
+and series number): ``<name>_seg.nii.gz`` on the scan's grid and ``<name>_preview.png``. Besides:
+``labels.json`` (label names), ``volumes.csv`` (mm³ per scan and label), ``run.json``,
+``quarantine.jsonl`` (what could not be predicted and why) and ``paths.parquet`` (mode 0600: which
+file a record id stands for). All but the last, and the names of the results, hold ids only.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+import torch
+import yaml
+from pydantic import Field
+from rich.progress import Progress
+from torch import nn
+
+from medssl.archive.build import record_id_of
+from medssl.archive.identity import load_salt
+from medssl.archive.quarantine import Ledger
+from medssl.core.config import Config
+from medssl.core.errors import NothingUsableError, ReadError, ResourceError, UsageError
+from medssl.core.runlog import Run, write_bytes
+from medssl.encoders.card import Card
+from medssl.heads.segmentation import load_model
+from medssl.inference.writers import append_table, volumes_mm3, write_label_names, write_table
+from medssl.readers._base import Found, Refused
+from medssl.stages._cases import Case, group_channels, name_cases, scan_input
+from medssl.stages._predict_case import Window, predict_case, segmentation_path, write_case
+
+_COLUMNS = ("record_id", "label", "name", "volume_mm3")
+# A resumed run must not mix results that these would make different.
+_FIXED = ("model", "overlap", "hashed_names")
+
+
+class PredictConfig(Config):
+    """What to predict, with what."""
+
+    input: Path
+    """Folder of scans, or one file."""
+    out: Path
+    checkpoint: Path
+    """Run folder of finetune."""
+    overlap: float = Field(default=0.5, ge=0.0, lt=1.0)
+    """Shared fraction of neighbouring windows."""
+    batch_windows: int = Field(default=4, ge=1)
+    """Windows per forward pass; lower it when memory runs out."""
+    device: str = "auto"
+    """``cpu``, ``cuda``, ``cuda:1``; ``auto`` takes a GPU where there is one."""
+    hashed_names: bool = False
+    """Name results by record id instead of by the scan's path."""
+    resume: bool = False
+    overwrite: bool = False
+
+
+def run(config: PredictConfig) -> Run:
+    """Predict every scan below ``config.input``; one bad scan does not stop the rest.
+
+    Raises:
+        UsageError: folders that overlap, no model, output in use.
+        NothingUsableError: no scan could be predicted.
+        ResourceError: disk full, or every scan ran out of memory.
+    """
+    _refuse_overlap(config)
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, card = load_model(config.checkpoint, device)
+    finished = Run.open("predict", config.out, resume=config.resume, overwrite=config.overwrite)
+    session = _Session(finished, config, model, card, device)
+    with Progress(transient=True) as progress:
+        session.find(progress)
+        for case in progress.track(session.todo(), description="predict"):
+            session.predict(case)
+    return session.finish()
+
+
+class _Session:
+    """One run: its cases, ledger and counts."""
+
+    def __init__(
+        self, run: Run, config: PredictConfig, model: nn.Module, card: Card, device: str
+    ) -> None:
+        self.run, self.config, self.model, self.card = run, config, model, card
+        self.out = run.out
+        self.window = Window(
+            overlap=config.overlap, batch_windows=config.batch_windows, device=device
+        )
+        resolved = {"model": card.weights_sha256, "contract": card.contract.digest}
+        _check_unchanged(self.out, {**config.model_dump(), **resolved})
+        run.save_config(config, resolved)
+        write_label_names(self.out / "labels.json", card.labels)
+        self.salt = load_salt(self.out)
+        self.ledger = Ledger(self.out / "quarantine.jsonl")
+        self.cases: list[Case] = []
+        self.done: set[str] = set()
+        self.failed: Counter[str] = Counter()
+        self.failed_ids: set[str] = set()
+        self.skipped: Counter[str] = Counter()
+        self.case_s: list[float] = []
+
+    def find(self, progress: Progress) -> None:
+        """Scan the input; what cannot be a case goes to the ledger."""
+        task = progress.add_task("scan", total=None)
+        scan, self.skipped = scan_input(
+            self.config.input,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        groups, misfits = group_channels(scan.found, self.card.in_channels)
+        self.cases = name_cases(
+            groups,
+            scan.root,
+            lambda channels: self._record_id(channels, scan.root),
+            hashed_names=self.config.hashed_names,
+        )
+        rows = [
+            (case.record_id, _utf8(one.files), f"{_utf8([case.name])[0]}_seg.nii.gz")
+            for case in self.cases
+            for one in case.channels
+        ]
+        for bad in (*scan.refused, *misfits):
+            record_id = self._record_id([bad], scan.root)
+            rows.append((record_id, _utf8(bad.files), ""))
+            self._quarantine(record_id, bad.reason, bad.message)
+        self.ledger.save()
+        _write_paths(self.out / "paths.parquet", rows)
+
+    def todo(self) -> list[Case]:
+        """Cases without a result; the volumes of those with one are kept."""
+        exists = {c.record_id for c in self.cases if segmentation_path(self.out, c).exists()}
+        self.done = exists if self.config.resume else set()
+        table = self.out / "volumes.csv"
+        kept: list[list[str]] = []
+        if self.done and table.exists():
+            rows = csv.reader(io.StringIO(table.read_text(encoding="utf-8")))
+            kept = [row for row in rows if row and row[0] in self.done]
+        write_table(table, [_COLUMNS, *kept])
+        return [case for case in self.cases if case.record_id not in self.done]
+
+    def predict(self, case: Case) -> None:
+        """Predict and write one case, or note why not."""
+        started_s = time.perf_counter()
+        try:
+            prediction = predict_case(self.model, self.card, case.channels, self.window)
+        except ReadError as error:
+            self._quarantine(case.record_id, error.reason, error.what)
+            self.ledger.save()
+            return
+        volumes = volumes_mm3(prediction.labels_DHW, prediction.affine, self.card.labels)
+        rows = [
+            (case.record_id, k, self.card.labels[k], round(mm3, 3)) for k, mm3 in volumes.items()
+        ]
+        # Volumes first: a case counts as done once its label map exists.
+        append_table(self.out / "volumes.csv", rows)
+        write_case(self.out, case, prediction)
+        self.case_s.append(time.perf_counter() - started_s)
+
+    def finish(self) -> Run:
+        """Write ``run.json``; raise if nothing was predicted."""
+        self.ledger.keep("predict", self.failed_ids)
+        self.ledger.save()
+        predicted = len(self.case_s)
+        nothing = predicted + len(self.done) == 0
+        if nothing:
+            error = self._nothing()
+            self.run.exit_code = error.exit_code
+        elif self.failed:
+            self.run.exit_code = 4
+        self.run.finish(
+            model=self.card.weights_sha256,
+            device=str(self.window.device),
+            predicted=predicted,
+            kept=len(self.done),
+            quarantined=dict(sorted(self.failed.items())),
+            skipped=dict(sorted(self.skipped.items())),
+            mean_case_s=round(sum(self.case_s) / max(predicted, 1), 3),
+        )
+        if nothing:
+            raise error
+        return self.run
+
+    def _nothing(self) -> NothingUsableError | ResourceError:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(self.failed.items()))
+        if self.failed and set(self.failed) == {"out_of_memory"}:
+            fix = "lower batch_windows, or predict on a machine with more memory"
+            return ResourceError(f"every scan ran out of memory ({reasons})", fix=fix)
+        what = f"no scan could be predicted ({reasons or 'no scan found'})"
+        return NothingUsableError(what, where=str(self.config.input))
+
+    def _quarantine(self, record_id: str, reason: str, message: str) -> None:
+        self.failed[reason] += 1
+        self.failed_ids.add(record_id)
+        self.ledger.add(record_id, "predict", reason, message)
+
+    def _record_id(self, parts: Iterable[Found | Refused], root: Path) -> str:
+        files = tuple(file for one in parts for file in one.files)
+        return record_id_of(files, root, self.salt)
+
+
+def _refuse_overlap(config: PredictConfig) -> None:
+    """Results may not land among the scans, nor may --overwrite delete scans or the model."""
+    out = config.out.resolve()
+    scans, model = config.input.resolve(), config.checkpoint.resolve()
+    if out.is_relative_to(scans) or scans.is_relative_to(out):
+        fix = "choose an --out beside the input"
+        raise UsageError("the output and the input overlap", where=str(config.out), fix=fix)
+    if out.is_relative_to(model) or model.is_relative_to(out):
+        fix = "choose an --out beside the checkpoint"
+        raise UsageError("the output and the checkpoint overlap", where=str(config.out), fix=fix)
+
+
+def _write_paths(path: Path, rows: list[tuple[str, list[str], str]]) -> None:
+    schema = {"record_id": pl.String, "files": pl.List(pl.String), "result": pl.String}
+    table = io.BytesIO()
+    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(table)
+    write_bytes(path, table.getvalue(), mode=0o600)
+
+
+def _utf8(names: Iterable[str]) -> list[str]:
+    """File names need not be UTF-8; Parquet text must."""
+    return [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names]
+
+
+def _check_unchanged(out: Path, wanted: dict[str, object]) -> None:
+    path = out / "resolved.yaml"
+    if not path.exists():
+        return
+    earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
+    changed = [key for key in _FIXED if earlier.get(key) != wanted[key]]
+    if changed:
+        what = f"the results in the output folder come from another {changed[0]}"
+        raise UsageError(what, where=str(out), fix="choose another --out, or give --overwrite")
