@@ -11,12 +11,14 @@ from medssl.core.registry import Registry
 def room(tmp_path, monkeypatch):
     folder = tmp_path / "objectives"
     folder.mkdir()
-    (folder / "mae.py").write_text('"""Masked autoencoding.\n\nMore.\n"""\nimport nosuchmodule\n')
-    (folder / "vit.py").write_text('"""Transformer."""\nVARIANTS = ("s", "b")\n')
+    wired = "import nosuchmodule\nclass Objective: ...\n"
+    (folder / "mae.py").write_text(f'"""Masked autoencoding.\n\nMore.\n"""\n{wired}')
+    (folder / "vit.py").write_text(f'"""Transformer."""\nVARIANTS = ("s", "b")\n{wired}')
+    (folder / "losses.py").write_text('"""No member: defines no Objective."""\n')
     (folder / "_parts.py").write_text("1 / 0\n")
     (folder / "__init__.py").write_text("")
     monkeypatch.setattr(registry, "PACKAGE_ROOT", tmp_path)
-    return Registry("objectives")
+    return Registry("objectives", "Objective")
 
 
 def test_listing_reads_names_and_summaries_and_imports_nothing(room):
@@ -24,7 +26,9 @@ def test_listing_reads_names_and_summaries_and_imports_nothing(room):
     assert [entry.summary for entry in room.entries] == ["Masked autoencoding.", "Transformer."]
 
 
-@pytest.mark.parametrize("name", ["maee", "vit", "vit-xl", "_parts", "__init__", "../core/config"])
+@pytest.mark.parametrize(
+    "name", ["maee", "losses", "vit", "vit-xl", "_parts", "__init__", "../core/config"]
+)
 def test_unknown_names_are_refused_with_the_right_ones(room, name):
     with pytest.raises(ConfigError) as caught:
         room.module(name)
