@@ -29,13 +29,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Registry:
-    """The members of one room: the files that define ``marker`` at top level.
-
-    ``Registry("objectives", "Objective")``: other files of the room are parts, not members.
-    """
+    """The members of one room, e.g. ``Registry("objectives")``."""
 
     room: str
-    marker: str
     helpers: tuple[str, ...] = ()
     """Public files of the room that are no members."""
 
@@ -78,10 +74,8 @@ def unknown_name(what: str, got: str, known: list[str], where: str = "") -> Conf
     return ConfigError(f"unknown {what} '{got}'", where=where, fix=fix)
 
 
-def _entry(file: Path, marker: str) -> Entry | None:
+def _entry(file: Path) -> Entry:
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    if marker not in {getattr(node, "name", "") for node in tree.body}:
-        return None
     variants: tuple[str, ...] = ()
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "VARIANTS":

@@ -11,14 +11,13 @@ from medssl.core.registry import Registry
 def room(tmp_path, monkeypatch):
     folder = tmp_path / "objectives"
     folder.mkdir()
-    wired = "import nosuchmodule\nclass Objective: ...\n"
-    (folder / "mae.py").write_text(f'"""Masked autoencoding.\n\nMore.\n"""\n{wired}')
-    (folder / "vit.py").write_text(f'"""Transformer."""\nVARIANTS = ("s", "b")\n{wired}')
-    (folder / "losses.py").write_text('"""No member: defines no Objective."""\n')
+    (folder / "mae.py").write_text('"""Masked autoencoding.\n\nMore.\n"""\nimport nosuchmodule\n')
+    (folder / "vit.py").write_text('"""Transformer."""\nVARIANTS = ("s", "b")\n')
+    (folder / "losses.py").write_text('"""A part, no member."""\n')
     (folder / "_parts.py").write_text("1 / 0\n")
     (folder / "__init__.py").write_text("")
     monkeypatch.setattr(registry, "PACKAGE_ROOT", tmp_path)
-    return Registry("objectives", "Objective")
+    return Registry("objectives", helpers=("losses",))
 
 
 def test_listing_reads_names_and_summaries_and_imports_nothing(room):
