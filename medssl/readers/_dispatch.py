@@ -27,12 +27,15 @@ def reader(name: str) -> Reader:
     return cast(Reader, READERS.module(name)[0])
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, sorted; a symlinked folder is entered once, loops never.
+def walk(folder: Path, skip: Path | None = None) -> Iterator[Path]:
+    """Every file below a folder but not below ``skip``; linked folders once, loops never.
 
     A folder that may not be listed is yielded itself: reading it then fails by name.
     """
     seen: set[tuple[int, int]] = set()
+    if skip is not None and skip.is_dir():
+        status = skip.stat()
+        seen.add((status.st_dev, status.st_ino))
     unlistable: list[Path] = []
 
     def note(error: OSError) -> None:

@@ -23,8 +23,8 @@ def read(path: str | Path, frames: Sequence[int] | None = None) -> Sample:
         frames: frame numbers of a clip; images and volumes have none.
 
     Raises:
-        ReadError: the file is broken, or is not imaging.
-        UsageError: the folder holds several volumes (named), or ``frames`` does not apply.
+        ReadError: the file is broken, or the folder holds several volumes (it names them).
+        UsageError: the path does not exist, or ``frames`` does not apply.
         NothingUsableError: the folder holds none.
     """
     target = Path(path)
@@ -38,7 +38,7 @@ def read(path: str | Path, frames: Sequence[int] | None = None) -> Sample:
         names = "\n".join(f"    {_describe(one)}" for one in found)
         fix = "read one of them, or use medssl.read_folder"
         what = f"the folder holds {len(found)} images or volumes, read needs one"
-        raise UsageError(what, where=f"{target}\n{names}", fix=fix)
+        raise ReadError("several_volumes", what, where=f"{target}\n{names}", fix=fix)
     if found:
         return sample(found[0])
     if refused:

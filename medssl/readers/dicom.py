@@ -39,6 +39,11 @@ _IGNORED_CLASSES = (
     ("1.2.840.10008.5.1.4.1.1.481.", "dicom_rt"),
 )
 _VOLUME_MODALITIES = {"CT", "MR", "PT", "NM"}
+# Anything else in Modality may be free text, and free text may identify.
+_MODALITIES = _VOLUME_MODALITIES | {
+    *("CR", "DX", "ES", "GM", "IO", "IVUS", "MG", "OCT", "OP", "OPT", "OT", "PX", "RF", "SM"),
+    *("US", "XA", "XC"),
+}
 _PARSE_ERRORS: tuple[type[Exception], ...] = (EOFError, struct.error, ValueError, LookupError)
 _PARSE_ERRORS += (AttributeError, TypeError, RuntimeError)
 # Cosines further than this from unit length and right angles are no orientation.
@@ -131,13 +136,13 @@ def _parse(path: Path) -> Any:
 
 
 def _tags(dataset: Any, size: int) -> dict[str, Any]:
-    modality = _text(dataset, "Modality") or UNKNOWN
+    modality = _text(dataset, "Modality")
     tags: dict[str, Any] = {
         "patient": _text(dataset, "PatientID"),
         "study": _text(dataset, "StudyInstanceUID"),
         "series": _text(dataset, "SeriesInstanceUID"),
         "series_number": _whole(dataset, "SeriesNumber"),
-        "modality": modality,
+        "modality": modality if modality in _MODALITIES else UNKNOWN,
         "rows": _whole(dataset, "Rows") or 0,
         "columns": _whole(dataset, "Columns") or 0,
         "frames": _whole(dataset, "NumberOfFrames") or 1,
@@ -166,7 +171,7 @@ def _refusal(
     if mosaic:
         return "unsupported_mosaic", "the slices are tiled into one mosaic image"
     if tags["modality"] not in _VOLUME_MODALITIES and not tags["position_mm"]:
-        return "unsupported_2d", f"a single {_known_code(tags['modality'])} image, not a slice"
+        return "unsupported_2d", f"a single image (modality {tags['modality']}), not a slice"
     if tags["channels"] != 1:
         return "unsupported_colour", f"{tags['channels']} colour channels"
     if "ModalityLUTSequence" in dataset:
@@ -201,11 +206,6 @@ def _bad_geometry(tags: dict[str, Any]) -> tuple[str, str] | None:
     if np.abs(cosines @ cosines.T - np.eye(2)).max() > _COSINE_TOLERANCE:
         return "bad_geometry", "row and column directions are not orthogonal unit vectors"
     return None
-
-
-def _known_code(modality: str) -> str:
-    # Free text in Modality could identify; a code is two or three capitals.
-    return modality if modality.isalpha() and len(modality) <= 3 else "2D"
 
 
 def _rescale(dataset: Any) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -30,7 +30,7 @@ MIN_SLICES = 3
 MAX_DEFLATE_RATIO = 1032
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}
 _NIFTI2_BYTES = 540
-_GZIP_ERROR: type[Exception] = isal_zlib.error
+_GZIP_ERROR = cast(type[Exception], isal_zlib.error)
 
 
 def matches(path: Path, head: bytes) -> bool:

@@ -1,0 +1,1 @@
+"""What lies on disk: scan, catalog, quarantine, split, identity, phantom. No torch here."""
