@@ -36,7 +36,7 @@ class Card(Versioned):
     objective: str | None = None
     head: str | None = None
     labels: dict[int, str] = {}
-    """Label values and names, background included; empty for encoders."""
+    """Label values and names, background included; class k is the k-th smallest value."""
     parts: tuple[str, ...] = ("encoder",)
     """Modules in the weights file: encoder, decoder."""
     licence: str = "as the training data's owner states"

@@ -17,6 +17,7 @@ from dynamic_network_architectures.initialization.weight_init import (
 from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
+from medssl.core.errors import ConfigError
 from medssl.core.features import Features
 from medssl.encoders._base import Encoder
 
@@ -69,6 +70,13 @@ class ResEnc(Encoder):
         self.body.apply(InitWeights_He(1e-2))
         self.body.apply(init_last_bn_before_add_to_0)
         self.body.to(memory_format=_FORMAT)
+
+    def check_size(self, size: tuple[int, ...]) -> None:
+        """As for every encoder; the deepest map also needs two voxels, to be normalised."""
+        super().check_size(size)
+        if size == self.size_multiple:
+            fix = f"crop={[2 * side for side in size]}".replace(" ", "")
+            raise ConfigError(f"crop {list(size)} leaves one voxel at the deepest stage", fix=fix)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Features:
         if mask is not None:

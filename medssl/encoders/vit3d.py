@@ -46,7 +46,7 @@ class ViT3D(Encoder):
         self.size_multiple = config.token_size
         self.width = width
         self.embed = nn.Conv3d(in_channels, width, config.token_size, config.token_size)
-        rates = torch.linspace(0, config.drop_path, depth).tolist()
+        rates = [config.drop_path * i / (depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
             Block(width, heads, qkv_bias=True, drop_path=rate) for rate in rates
         )

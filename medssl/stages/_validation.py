@@ -19,8 +19,7 @@ from medssl.inference.sliding import predict_scores
 class DiceMonitor:
     """Monitor for the loop: logs ``val_dice`` and keeps the best model in ``model_best``.
 
-    ``val_dice`` is the mean over cases and labels present in the reference or the prediction,
-    on the store's grid.
+    ``val_dice`` is the mean over cases and labels, on the store's grid.
     """
 
     def __init__(self, store: Store, entries: list[Entry], card: Card, out: Path) -> None:
@@ -49,8 +48,8 @@ class DiceMonitor:
             model, x, patch_size=self.card.patch_size, overlap=0.5, batch_windows=2, device=device
         )
         found = scores.argmax(0)
-        values = sorted(set(self.card.labels) - {0})
-        return float(np.mean([dice(found == v, labels == v) for v in values]))
+        classes = range(1, len(self.card.labels))
+        return float(np.mean([dice(found == k, labels == k) for k in classes]))
 
 
 def _best_so_far(out: Path) -> float | None:

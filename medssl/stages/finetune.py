@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medssl.archive._pool import map_items
 from medssl.archive.catalog import pixel_hash
 from medssl.archive.labelled import Case, Labelled, load_labelled, read_case
@@ -195,13 +197,15 @@ class Preparation:
 
     def __call__(self, case: Case) -> None:
         array, geometry, labels = read_case(case, self.labelled)
+        assert labels is not None  # only labelled cases are chosen
         contract = self.store.contract
         try:
             prepared = prepare(array, geometry, self.labelled.modality, contract)
         except ReadError as error:
             error.where = str(case.images[0])
             raise
-        on_grid = prepare_labels(labels, geometry, contract)
+        classes = np.searchsorted(sorted(self.labelled.labels), labels)
+        on_grid = prepare_labels(classes, geometry, contract)
         self.store.put(case_key(self.store, case), prepared, pixel_hash(array), on_grid)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from medssl.core.errors import ConfigError
 from medssl.core.masks import random_mask
 from medssl.core.preprocess import Contract
 from medssl.core.registry import ENCODERS
@@ -79,9 +80,21 @@ def test_every_variant_builds(name):
     assert sum(p.numel() for p in encoder.parameters()) > 1e5
 
 
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("size", [(17, 32, 32), (32, 32, 33)])
+def test_sizes_that_do_not_divide_are_refused_with_a_near_one(name, size):
+    with pytest.raises(ConfigError, match=r"crop=\[(16|32|40),32,32\]"):
+        build_encoder(name, {}, 1).check_size(size)
+
+
+def test_one_voxel_at_the_deepest_stage_is_refused():
+    with pytest.raises(ConfigError, match="one voxel"):
+        build_encoder("resenc-xs", {}, 1).check_size((16, 16, 16))
+
+
 def test_m_has_the_layers_of_nnunet_resenc():
     # Published layout of nnU-Net's ResEnc encoders (Isensee et al. 2024): blocks per stage.
     with torch.device("meta"):
         body = build_encoder("resenc-l", {}, 1).body
     assert [len(stage.blocks) for stage in body.stages] == [1, 3, 4, 6, 6, 6]
-    assert body.output_channels == [32, 64, 128, 256, 320, 320]
+    assert list(body.output_channels) == [32, 64, 128, 256, 320, 320]

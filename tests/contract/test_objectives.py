@@ -10,7 +10,7 @@ from medssl.encoders._base import build_encoder
 from medssl.training.optim import OptimConfig, build_optimizer
 from medssl.views.volume import Source, volume_view
 
-CROP = (16, 16, 16)
+CROP = (16, 32, 16)
 CASES = [(name, encoder) for name in OBJECTIVES.names() for encoder in ("resenc-xs", "vit3d-xs")]
 
 
