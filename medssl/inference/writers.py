@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from isal import igzip
 
 from medssl.core.geometry import spacing_of, to_voxel_order
-from medssl.core.runlog import write_bytes, write_text
+from medssl.core.runlog import disk_error, write_bytes, write_text
 
 Affine = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.uint8]
@@ -67,13 +68,30 @@ def write_label_names(path: Path, names: Mapping[int, str]) -> None:
     write_text(path, json.dumps({str(k): v for k, v in sorted(names.items())}, indent=1) + "\n")
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a CSV file."""
+def write_table(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    """Write a CSV file; the first row names the columns."""
+    write_text(path, _csv(rows))
+
+
+def append_table(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    """Add rows to a CSV file; a crash can leave the last one torn.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(_csv(rows))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise disk_error(error) from error
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def _on_grid(voxels_WHD: Labels, like: Path) -> Any:

@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import rich
 from rich.progress import track
 
 from medssl.core.config import Config
@@ -75,7 +76,8 @@ def run(config: EvaluateConfig) -> Run:
         raise UsageError("the output exists", where=str(config.out), fix=fix)
     pairs = pair_files(config.pred, config.ref)
     patients = _patients(config.groups, pairs)
-    scores = {p.case: score_pair(p) for p in track(pairs, "evaluate", transient=True)}
+    shown = track(pairs, "evaluate", transient=True, disable=not rich.get_console().is_terminal)
+    scores = {pair.case: score_pair(pair) for pair in shown}
     finished = Run("evaluate", config.out)
     finished.result = summarise(scores, patients, _label_names(config.labels, pairs, scores))
     config.out.parent.mkdir(parents=True, exist_ok=True)

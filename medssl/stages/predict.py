@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import rich
 import torch
 import yaml
 from pydantic import Field
@@ -76,7 +79,7 @@ def run(config: PredictConfig) -> Run:
     model, card = load_model(config.checkpoint, device)
     finished = Run.open("predict", config.out, resume=config.resume, overwrite=config.overwrite)
     session = _Session(finished, config, model, card, device)
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, disable=not rich.get_console().is_terminal) as progress:
         session.find(progress)
         for case in progress.track(session.todo(), description="predict"):
             session.predict(case)
@@ -122,13 +125,14 @@ class _Session:
             hashed_names=self.config.hashed_names,
         )
         rows = [
-            (case.record_id, _utf8(one.files), f"{_utf8([case.name])[0]}_seg.nii.gz")
+            (case.record_id, file, f"{case.name}_seg.nii.gz")
             for case in self.cases
             for one in case.channels
+            for file in one.files
         ]
         for bad in (*scan.refused, *misfits):
             record_id = self._record_id([bad], scan.root)
-            rows.append((record_id, _utf8(bad.files), ""))
+            rows += [(record_id, file, "") for file in bad.files]
             self._quarantine(record_id, bad.reason, bad.message)
         self.ledger.save()
         _write_paths(self.out / "paths.parquet", rows)
@@ -165,7 +169,7 @@ class _Session:
 
     def finish(self) -> Run:
         """Write ``run.json``; raise if nothing was predicted."""
-        self.ledger.keep("predict", self.failed_ids)
+        self.ledger.keep("predict", {(record_id, "") for record_id in self.failed_ids})
         self.ledger.save()
         predicted = len(self.case_s)
         nothing = predicted + len(self.done) == 0
@@ -217,16 +221,13 @@ def _refuse_overlap(config: PredictConfig) -> None:
         raise UsageError("the output and the checkpoint overlap", where=str(config.out), fix=fix)
 
 
-def _write_paths(path: Path, rows: list[tuple[str, list[str], str]]) -> None:
-    schema = {"record_id": pl.String, "files": pl.List(pl.String), "result": pl.String}
+def _write_paths(path: Path, rows: list[tuple[str, str, str]]) -> None:
+    # Binary, as in the catalog: file names need not be valid text.
+    schema: dict[str, Any] = {"record_id": pl.String, "path": pl.Binary, "result": pl.Binary}
+    encoded = [(record_id, os.fsencode(file), os.fsencode(name)) for record_id, file, name in rows]
     table = io.BytesIO()
-    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(table)
+    pl.DataFrame(encoded, schema=schema, orient="row").write_parquet(table)
     write_bytes(path, table.getvalue(), mode=0o600)
-
-
-def _utf8(names: Iterable[str]) -> list[str]:
-    """File names need not be UTF-8; Parquet text must."""
-    return [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names]
 
 
 def _check_unchanged(out: Path, wanted: dict[str, object]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from medssl.core.errors import ResourceError
 from medssl.inference.writers import (
+    append_table,
     volumes_mm3,
     write_label_names,
     write_segmentation,
@@ -131,9 +132,10 @@ def test_sheared_voxels_have_the_determinant_as_volume():
 
 def test_tables_and_names(tmp_path):
     write_label_names(tmp_path / "labels.json", {1: "liver", 0: "background"})
-    write_table(tmp_path / "volumes.csv", ["a", "b"], [[1, "x, y"]])
+    write_table(tmp_path / "volumes.csv", [["a", "b"], [1, "x, y"]])
+    append_table(tmp_path / "volumes.csv", [[2, "z"]])
     assert '"0": "background",\n "1": "liver"' in (tmp_path / "labels.json").read_text()
-    assert (tmp_path / "volumes.csv").read_text() == 'a,b\n1,"x, y"\n'
+    assert (tmp_path / "volumes.csv").read_text() == 'a,b\n1,"x, y"\n2,z\n'
 
 
 def test_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
