@@ -73,11 +73,13 @@ dev: $(VENV)/.dev
 wheel: $(VENV)/bin/python
 	$(PIP) wheel --no-deps -w dist .
 
-# For machines without a network: copy wheelhouse/ there, then
-#   python3 -m venv .venv && .venv/bin/pip install --no-index --find-links wheelhouse medssl
+# For machines without a network: copy the checkout with wheelhouse/ there, then
+#   pip install --no-index --find-links wheelhouse medssl
+# or, for every target of this file, e.g.
+#   make test PIP_FLAGS="--no-index --find-links wheelhouse"
 wheelhouse: $(VENV)/bin/python
 	$(PIP) wheel --no-deps -w wheelhouse .
-	$(PIP) download -c constraints.txt -d wheelhouse '.[test]' hatchling
+	$(PIP) download -c constraints.txt -d wheelhouse '.[test]' hatchling editables
 	@echo "install with: pip install --no-index --find-links wheelhouse medssl"
 
 clean:
