@@ -23,16 +23,16 @@ def read(path: StrPath, frames: Sequence[int] | None = None) -> Sample:
     Raises:
         ReadError: unreadable file, or a folder with more than one volume (it names them).
     """
-    from medssl.readers import _read
+    from medssl.readers._read import read as read_one
 
-    return _read.read(path, frames=frames)
+    return read_one(path, frames=frames)
 
 
 def read_folder(path: StrPath) -> Iterator[Sample]:
     """Every readable image, volume and clip below a folder; the rest is reported, not raised."""
-    from medssl.readers import _read
+    from medssl.readers._read import read_folder as read_all
 
-    return _read.read_folder(path)
+    return read_all(path)
 
 
 def index(archive: StrPath, *, out: StrPath, config: StrPath | None = None, **more: Any) -> Run:

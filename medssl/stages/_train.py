@@ -79,7 +79,7 @@ def launch(config: TrainConfig) -> Fabric:
         accelerator=config.accelerator,
         devices=config.devices,
         strategy=config.strategy,
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
     )
     fabric.launch()
     return fabric
