@@ -106,7 +106,9 @@ def _candidates(headers: Slices) -> list[Slices]:
     by_series: dict[tuple[Any, ...], Slices] = defaultdict(list)
     for one in headers:
         t = one.tags
-        by_series[t["study"], t["series"], t["rows"], t["columns"]].append(one)
+        # Some anonymisers delete the series id: then what lies in one folder is one series.
+        series = t["series"] or str(Path(one.path).parent)
+        by_series[t["study"], series, t["rows"], t["columns"]].append(one)
     groups: list[Slices] = []
     for members in by_series.values():
         for group in _by_orientation(members):
@@ -150,6 +152,8 @@ def _found(stack: Stack) -> Found:
     flags = []
     if stack.residual_mm > SAME_POSITION_MM:
         flags.append(f"position_residual_mm={stack.residual_mm:.3f}")
+    if not first["series"]:
+        flags.append("no_series_id")
     if first["photometric"] == "MONOCHROME1":
         flags.append("monochrome1")
     return Found(
@@ -161,7 +165,7 @@ def _found(stack: Stack) -> Found:
         modality=first["modality"],
         patient=first["patient"],
         study=first["study"],
-        series=first["series"],
+        series=first["series"] or str(Path(stack.slices[0].path).parent),
         series_number=first["series_number"],
         flags=tuple(flags),
         options={"residual_mm": stack.residual_mm},
