@@ -69,7 +69,7 @@ def run(config: PretrainConfig) -> Run:
     options = validate(module.Config, config.objective.options, where=where)
     crop = config.crop or _train.auto_crop([entry.shape[1:] for entry in entries], encoder)
     task = module.Objective(encoder, options, crop)
-    identity = {"records": digest(entries), "contract": contract.digest, "crop": crop}
+    identity = {"records_digest": digest(entries), "contract": contract.digest, "crop": crop}
     (modality,) = Counter(r.modality for r in records).most_common(1)
     card = Card(
         encoder=config.encoder,
@@ -79,7 +79,7 @@ def run(config: PretrainConfig) -> Run:
         modality=modality[0],
         patch_size=crop,
         objective=config.objective.name,
-        provenance={"records": len(entries), "records_digest": identity["records"]},
+        provenance={"records": len(entries), "records_digest": identity["records_digest"]},
     )
     if fabric.is_global_zero:
         run.save_config(config, {"crop": list(crop), "records": len(entries), **identity})
