@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from isal import igzip
 
-from medssl.core.geometry import spacing_of, to_voxel_order
+from medssl.core.geometry import grid_distance_mm, to_voxel_order
 from medssl.core.runlog import disk_error, write_bytes, write_text
 
 Affine = npt.NDArray[np.float64]
@@ -29,8 +29,8 @@ _PLACE = (
     *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"),
 )
 _SCANNER = 1
-# Cosine between voxel axes above which a qform (rotation only) cannot hold the affine.
-_SHEAR_TOLERANCE = 1e-6
+# The reader flags files whose qform and sform differ by more.
+_FORM_TOLERANCE_MM = 0.1
 
 
 def write_segmentation(
@@ -110,7 +110,9 @@ def _on_scanner(voxels_WHD: Labels, affine: Affine) -> Any:
     image = nib.Nifti1Image(voxels_WHD, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, _SCANNER)
-    axes = affine[:3, :3] / np.array(spacing_of(affine))[::-1]
-    sheared = np.abs(axes.T @ axes - np.eye(3)).max() > _SHEAR_TOLERANCE
-    image.set_qform(None if sheared else affine, 0 if sheared else _SCANNER)
+    # A qform holds no shear. ITK needs one where direction cosines are rounded; a wrong one harms.
+    image.set_qform(affine, _SCANNER, strip_shears=True)
+    off_mm = grid_distance_mm(affine, image.header.get_qform(), voxels_WHD.shape[::-1])
+    if off_mm > _FORM_TOLERANCE_MM:
+        image.header["qform_code"] = 0
     return image

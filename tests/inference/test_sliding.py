@@ -82,7 +82,7 @@ def test_half_precision_input_and_batch_size_do_not_matter():
 
 class Hungry(nn.Module):
     def forward(self, x):
-        return torch.empty(2**52)  # the allocator refuses, nothing is touched
+        return torch.empty(2**52, device=x.device)  # the allocator refuses, nothing is touched
 
 
 class Broken(nn.Module):
@@ -99,3 +99,20 @@ def test_out_of_memory_is_a_reason_of_the_case():
 def test_other_failures_of_the_network_are_not_hidden():
     with pytest.raises(RuntimeError, match="shapes do not match"):
         predict_scores(Broken(), volume((8, 8, 8)), **WINDOW)
+
+
+@pytest.mark.gpu
+def test_device_does_not_change_the_scores():
+    x = volume((20, 30, 25))
+    scores = [
+        predict_scores(Voxelwise().to(device), x, **{**WINDOW, "device": device})
+        for device in ("cpu", "cuda")
+    ]
+    np.testing.assert_allclose(*scores, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_out_of_memory_on_the_device():
+    with pytest.raises(ReadError) as caught:
+        predict_scores(Hungry(), volume((8, 12, 16)), **{**WINDOW, "device": "cuda"})
+    assert caught.value.reason == "out_of_memory"

@@ -103,6 +103,13 @@ def test_sheared_grid_has_no_qform(tmp_path):
     np.testing.assert_allclose(image.affine, OBLIQUE, rtol=1e-6)
 
 
+def test_rounded_direction_cosines_keep_a_qform(tmp_path):
+    rounded = ROTATED.copy()
+    rounded[2, 0] = 1e-5  # six decimals of a DICOM header: not quite a right angle
+    write_segmentation(tmp_path / "out.nii.gz", labels(), rounded)
+    assert int(nib.load(tmp_path / "out.nii.gz").header["qform_code"]) == 1
+
+
 def test_header_text_of_the_input_is_not_copied(tmp_path):
     source = nifti(tmp_path / "in.nii")
     write_segmentation(tmp_path / "out.nii.gz", labels(), np.eye(4), like=source)
