@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from medssl.core.config import Config as BaseConfig
 from medssl.core.features import Features
 from medssl.encoders._base import Encoder
+from medssl.encoders._tokens import sincos_positions, take_tokens, visible_index
 
 VARIANTS = ("xs", "s", "b")
 
@@ -111,28 +112,6 @@ class UNETRDecoder(nn.Module):
             y = up(y, skip)
         out: Tensor = self.out(y)
         return out
-
-
-def sincos_positions(grid: tuple[int, ...], width: int) -> Tensor:
-    """Fixed positions (1, N, width): each axis gets an equal share of sines and cosines."""
-    share = width // (2 * len(grid)) * 2
-    axes = [torch.arange(size, dtype=torch.float64) for size in grid]
-    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, len(grid))
-    rates = 10_000.0 ** -(torch.arange(0, share, 2, dtype=torch.float64) / share)
-    angles = places[:, :, None] * rates
-    codes = torch.cat([angles.sin(), angles.cos()], -1).flatten(1)
-    padded = nn.functional.pad(codes, (0, width - codes.shape[1]))
-    return padded[None].float()
-
-
-def visible_index(mask_BN: Tensor) -> Tensor:
-    """Raster indices (B, V) of visible tokens; each sample hides the same number."""
-    return (~mask_BN).nonzero()[:, 1].view(len(mask_BN), -1)
-
-
-def take_tokens(tokens_BND: Tensor, index_BV: Tensor) -> Tensor:
-    """Tokens at the given raster indices."""
-    return tokens_BND.gather(1, index_BV[..., None].expand(-1, -1, tokens_BND.shape[2]))
 
 
 def upsampling_steps(token_size: tuple[int, ...]) -> list[Size]:

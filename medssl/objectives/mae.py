@@ -17,7 +17,7 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import ViewSpec
 from medssl.encoders._base import Encoder
-from medssl.encoders.vit3d import sincos_positions, visible_index
+from medssl.encoders._tokens import sincos_positions, visible_index
 
 # B batch, C channels, D/H/W voxels, N tokens, P voxels per patch (channels included)
 
