@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import traceback
+import warnings
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any
@@ -192,6 +193,8 @@ def _call(stage: str, given: dict[str, Any]) -> int:
     from medssl.stages import config_class, run_stage
 
     words, config, quiet = (given.pop(key) for key in ("words", "config", "quiet"))
+    # torch's notices to library authors are no news for users.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     console = rich.get_console()  # the console of every progress bar
     console.stderr, console.quiet = True, quiet
     if quiet and "quiet" in config_class(stage).model_fields:
@@ -206,6 +209,8 @@ def _call(stage: str, given: dict[str, Any]) -> int:
     run = run_stage(stage, config, {**overrides, **options})
     if not quiet:
         typer.echo(f"results: {run.out}")
+        for name in run.result.get("outputs", []):
+            typer.echo(f"  {run.out / name}")
         if run.exit_code:
             typer.echo(f"some items could not be used: see {run.out / 'quarantine.jsonl'}")
     return run.exit_code
