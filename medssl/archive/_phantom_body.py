@@ -128,7 +128,8 @@ def mr_scan(
     signal *= np.exp(_BIAS * _smooth_noise(rng, signal.shape, min(signal.shape) / 4))
     real, imaginary = rng.normal(0, _MR_NOISE, (2, *signal.shape))
     gain = rng.uniform(300, 1500)
-    return np.round(gain * np.hypot(signal + real, imaginary)).astype(np.float32)
+    magnitude: Array = (gain * np.hypot(signal + real, imaginary)).round().astype(np.float32)
+    return magnitude
 
 
 def world_mm(affine: npt.NDArray[np.float64], shape_WHD: tuple[int, int, int]) -> Array:
