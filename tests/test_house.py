@@ -6,7 +6,13 @@ import pytest
 
 from tests.support import ROOT
 
-LINES = {"medssl/**/*.py": 300, "pipelines/*.py": 80, "examples/*.py": 70}
+# Pipelines are orders of stages; what several of them share, and benchmarks, may be longer.
+LINES = {
+    "medssl/**/*.py": 300,
+    "pipelines/*.py": 300,
+    "pipelines/[!_b]*.py": 80,
+    "examples/*.py": 70,
+}
 
 
 @pytest.mark.parametrize(("pattern", "most"), LINES.items())
