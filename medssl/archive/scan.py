@@ -14,7 +14,7 @@ from medssl.core.errors import ReadError, UsageError
 from medssl.readers._base import FileHeader, Found, Refused
 from medssl.readers._dispatch import group_headers, read_header, walk
 
-CHUNK_FILES = 200
+CHUNK_FILES = 500
 # Reasons that may pass without the file changing (a permission, a network share).
 _TRANSIENT = {"unreadable", "decoder_crash"}
 Progress = Callable[[int, int], None]
