@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medssl.archive._label_checks import check_grid, label_values, whole_values
+from medssl.archive._label_checks import MAX_LABEL, check_grid, label_values, whole_values
 from medssl.archive.datasets import FILE_NAME, channel_names, modality_of, read_json
 from medssl.archive.identity import case_stem
 from medssl.core.errors import ReadError, UsageError
@@ -140,8 +140,8 @@ def _label_names(content: dict[str, Any], path: Path) -> dict[int, str]:
             fix = "one whole number per label; nnU-Net regions are not supported"
             raise UsageError(f"label '{name}' has no number of its own", where=where, fix=fix)
         names[int(number)] = str(name)
-    if sorted(names) != list(range(len(names))) or len(names) < 2:
-        fix = "number the labels 0 (background), 1, 2, ..."
+    if 0 not in names or len(names) < 2 or max(names) > MAX_LABEL:
+        fix = f"give 0 to the background and 1 to {MAX_LABEL} to the labels"
         raise UsageError(f"labels are numbered {sorted(names)}", where=where, fix=fix)
     return dict(sorted(names.items()))
 

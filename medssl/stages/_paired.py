@@ -39,7 +39,9 @@ def dice_difference(
     return bootstrap_difference(a_SN, b_SN, [groups[name] for name in names])
 
 
-def _table(runs: Sequence[Path]) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.float64]], list[str]]:
+def _table(
+    runs: Sequence[Path],
+) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.float64]], list[str]]:
     rows = [case_dice(run) for run in runs]
     names = sorted(rows[0])
     if any(sorted(row) != names for row in rows):

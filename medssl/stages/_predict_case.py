@@ -65,7 +65,8 @@ def predict_case(model: nn.Module, card: Card, channels: Channels, window: Windo
             batch_windows=window.batch_windows,
             device=window.device,
         )
-        labels_DHW = restore_labels(scores_KDHW, prepared)
+        values = np.array(sorted(card.labels), dtype=np.uint8)
+        labels_DHW = values[restore_labels(scores_KDHW, prepared)]
     except MemoryError as error:
         what = f"out of memory for a scan of {channels[0].shape} voxels"
         raise ReadError("out_of_memory", what) from error

@@ -86,7 +86,17 @@ def launch(config: TrainConfig) -> Fabric:
 
 
 def open_run(stage: str, config: TrainConfig, fabric: Fabric) -> Run:
-    """The run folder, made by rank 0."""
+    """The run folder, made by rank 0.
+
+    Raises:
+        UsageError: if it is in use, or holds an input that ``--overwrite`` would delete.
+    """
+    if config.overwrite:
+        for name in ("data", "init"):
+            path = getattr(config, name, None)
+            if path and path.resolve().is_relative_to(config.out.resolve()):
+                what = f"--overwrite would delete --{name}"
+                raise UsageError(what, where=str(path), fix="choose another --out")
     if fabric.is_global_zero:
         Run.open(stage, config.out, resume=config.resume, overwrite=config.overwrite)
     fabric.barrier()
