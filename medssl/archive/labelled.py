@@ -198,9 +198,8 @@ def _from_csv(path: Path) -> Labelled:
         if case.label is not None:
             _check_file(case.label)
             values.update(whole_values(read(case.label).array, case.label))
-    if sorted(values) != list(range(len(values))) or len(values) < 2:
-        fix = "number the labels 0 (background), 1, 2, ..."
-        raise UsageError(f"label values are {sorted(values)}", where=str(path), fix=fix)
+    if len(values) < 2:
+        raise UsageError("no label map of the table holds a label", where=str(path))
     labels = {v: f"label_{v}" if v else "background" for v in sorted(values)}
     first = cases[0].images[0]
     _check_file(first)

@@ -114,6 +114,16 @@ def test_csv_rows_of_equal_file_names_are_told_apart_by_folder(tmp_path):
     assert names == ["p1_image", "p2_image"]
 
 
+def test_label_values_may_leave_numbers_out(tmp_path):
+    msd(tmp_path, labels={"0": "background", "5": "liver", "9": "spleen"})
+    for name in ("a", "b"):
+        write(tmp_path / f"labelsTr/{name}.nii.gz", np.array([0, 5, 9])[LABEL], dtype=np.uint8)
+    assert set(np.unique(first_case(tmp_path)[2])) == {0, 5, 9}
+    (tmp_path / "dataset.json").unlink()
+    (tmp_path / "t.csv").write_text("image,label\nimagesTr/a.nii.gz,labelsTr/a.nii.gz\n")
+    assert list(load_labelled(tmp_path).labels) == [0, 5, 9]
+
+
 def test_a_label_of_another_shape_is_refused(tmp_path):
     write(msd(tmp_path) / "labelsTr/a.nii.gz", LABEL[:5], dtype=np.uint8)
     refused(tmp_path, "label_shape_mismatch", "labelsTr/a.nii.gz")
@@ -176,7 +186,8 @@ def test_a_missing_channel_is_named(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"labels": {"0": "background", "2": "liver"}},
+        {"labels": {"1": "spleen", "2": "liver"}},
+        {"labels": {"0": "background", "300": "liver"}},
         {"labels": {"background": 0, "whole tumour": [1, 2]}},
         {"labels": {}},
         {"modality": {}},
