@@ -74,7 +74,7 @@ class Curve:
         """Fine-tune, predict the test volumes, evaluate; returns the ledger's row."""
         folder = self.out / job.name
         shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-        init = {"init": self.out / "pretrain"} if job.arm == "pretrained" else {}
+        init = self.out / "pretrain" if job.arm == "pretrained" else None
         run = medssl.finetune(
             config=self.finetune,
             data=self.labelled(job.labels, job.seed),
@@ -83,7 +83,8 @@ class Curve:
             steps=job.steps,
             seed=job.seed,
             quiet=True,
-            **init,
+            task="segmentation",
+            init=init,
         )
         test = self.out / "test"
         predictions = folder / "predictions"
@@ -104,12 +105,7 @@ class Curve:
         lines = [
             f"# Results: {self.finetune}",
             "",
-            f"Written by `pipelines/{self.finetune}.py`; medssl {medssl.__version__}. "
-            f"Test Dice, mean of both labels, {len(self.groups)} volumes in "
-            f"{len(set(self.groups.values()))} groups, {len(seeds)} seeds. "
-            "95 % intervals: seeds and groups resampled together, 10,000 draws; the difference "
-            "is paired by seed and volume. Both arms have the same labelled cases, recipe and "
-            "number of steps; the last checkpoint counts.",
+            self._method(seeds),
             "",
             "| labelled | steps | scratch | pretrained | difference |",
             "|---|---|---|---|---|",
@@ -127,6 +123,16 @@ class Curve:
                 ]
                 lines.append(f"| {n} | {k} | {' | '.join(cells)} |")
         return "\n".join([*lines, "", *self._by_seed(labels, seeds, steps), ""])
+
+    def _method(self, seeds: Sequence[int]) -> str:
+        return (
+            f"Written by `pipelines/{self.finetune}.py`; medssl {medssl.__version__}. "
+            f"Test Dice, mean of both labels, {len(self.groups)} volumes in "
+            f"{len(set(self.groups.values()))} groups, {len(seeds)} seeds. "
+            "95 % intervals: seeds and groups resampled together, 10,000 draws; the difference "
+            "is paired by seed and volume. Both arms have the same labelled cases, recipe and "
+            "number of steps; the last checkpoint counts."
+        )
 
     def _by_seed(
         self, labels: Sequence[int], seeds: Sequence[int], steps: Sequence[int]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -57,8 +56,3 @@ class ViewDataset(Dataset[dict[str, Any]]):
 
     def _labels(self, key: str, start: tuple[int, ...], stop: tuple[int, ...]) -> Any:
         return self.store.read_labels(key, start, stop)[None]
-
-
-def usable_cpus() -> int:
-    """CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,6 +13,7 @@ import torch
 from lightning.fabric import Fabric
 from torch.utils.data import Dataset
 
+from medssl.archive._pool import usable_cpus
 from medssl.core.config import Component
 from medssl.core.errors import BudgetExceededError, ConfigError, UsageError
 from medssl.core.runlog import Run
@@ -20,7 +21,6 @@ from medssl.core.seeding import seed_everything
 from medssl.core.taskmodule import TaskModule
 from medssl.encoders._base import Encoder
 from medssl.encoders.card import Card, load_card, part_of
-from medssl.stages._data import usable_cpus
 from medssl.stages._progress import TrainingLine
 from medssl.training.checkpoint import load_latest
 from medssl.training.data import StepSampler, loader

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medssl.archive._pool import map_items
+from medssl.archive._pool import map_items, usable_cpus
 from medssl.archive.catalog import pixel_hash
 from medssl.archive.labelled import Case, Labelled, load_labelled, read_case
 from medssl.archive.quarantine import Ledger
@@ -20,10 +20,10 @@ from medssl.core.preprocess import Contract, prepare, prepare_labels
 from medssl.core.registry import HEADS
 from medssl.core.runlog import Run
 from medssl.core.seeding import generator, seed_everything
-from medssl.encoders._base import Encoder, build_encoder
+from medssl.encoders._base import build_encoder
 from medssl.encoders.card import Card, load_card, save_model
 from medssl.stages import _train
-from medssl.stages._data import STORE_CHUNK, ViewDataset, usable_cpus
+from medssl.stages._data import STORE_CHUNK, ViewDataset
 from medssl.stages._validation import DiceMonitor
 
 # With fewer labelled patients than this none is set aside: the last checkpoint counts.
@@ -80,39 +80,11 @@ def run(config: FinetuneConfig) -> Run:
     if not entries:
         raise NothingUsableError("no labelled case is left to learn from")
 
-    seed_everything(config.seed)
-    channels = len(labelled.channels)
-    encoder = build_encoder(encoder_part.name, encoder_part.options, channels)
-    decoder = encoder.make_decoder(len(labelled.labels))
-    loaded = _train.load_init(encoder, decoder, config.init) if config.init else {}
-    module, _ = HEADS.module(config.task.name)
-    options = validate(module.Config, config.task.options, where=f"head {config.task.name}")
-    crop = _crop(config, entries, encoder)
-    task = module.Head(encoder, decoder, options, crop)
-    identity = {
-        "cases": _digest(entries),
-        "contract": contract.digest,
-        "crop": crop,
-        "init": load_card(config.init)[0].weights_sha256 if config.init else "",
-    }
-    card = Card(
-        encoder=encoder_part,
-        in_channels=channels,
-        channels=labelled.channels,
-        contract=contract,
-        modality=labelled.modality,
-        patch_size=crop,
-        head=config.task.name,
-        labels=labelled.labels,
-        provenance={
-            "labelled_cases": len(entries),
-            "cases_digest": identity["cases"],
-            "init_weights_sha256": identity["init"],
-        },
-    )
+    task, loaded = _task(config, labelled, encoder_part, entries)
+    card = _card(config, labelled, encoder_part, contract, task.crop, entries)
+    identity = {"contract": contract.digest, "crop": task.crop, **card.provenance}
     if fabric.is_global_zero:
-        resolved = {"crop": list(crop), "train_cases": len(entries), "val_cases": len(val_entries)}
-        run.save_config(config, {**resolved, **identity, "loaded_from_init": loaded})
+        run.save_config(config, {**identity, "crop": list(task.crop), "loaded_from_init": loaded})
     dataset = ViewDataset(store, entries, task.views(), config.seed)
     training = _train.Training(config, fabric, run, task, dataset, identity)
     monitor = DiceMonitor(store, val_entries, _train.encoder_card(training, card), run.out)
@@ -128,6 +100,45 @@ def run(config: FinetuneConfig) -> Run:
         quarantined=len(bad),
         loaded_from_init=loaded,
         best_val_dice=monitor.best if val_entries else None,
+    )
+
+
+def _task(
+    config: FinetuneConfig, labelled: Labelled, encoder_part: Component, entries: list[Entry]
+) -> tuple[Any, dict[str, int]]:
+    """The head on an encoder, with the weights of ``init``; also how many tensors came along."""
+    seed_everything(config.seed)
+    encoder = build_encoder(encoder_part.name, encoder_part.options, len(labelled.channels))
+    decoder = encoder.make_decoder(len(labelled.labels))
+    loaded = _train.load_init(encoder, decoder, config.init) if config.init else {}
+    module, _ = HEADS.module(config.task.name)
+    options = validate(module.Config, config.task.options, where=f"head {config.task.name}")
+    crop = config.crop or _train.auto_crop([entry.shape[1:] for entry in entries], encoder)
+    return module.Head(encoder, decoder, options, crop), loaded
+
+
+def _card(
+    config: FinetuneConfig,
+    labelled: Labelled,
+    encoder_part: Component,
+    contract: Contract,
+    crop: tuple[int, int, int],
+    entries: list[Entry],
+) -> Card:
+    return Card(
+        encoder=encoder_part,
+        in_channels=len(labelled.channels),
+        channels=labelled.channels,
+        contract=contract,
+        modality=labelled.modality,
+        patch_size=crop,
+        head=config.task.name,
+        labels=labelled.labels,
+        provenance={
+            "labelled_cases": len(entries),
+            "cases_digest": _digest(entries),
+            "init_weights_sha256": load_card(config.init)[0].weights_sha256 if config.init else "",
+        },
     )
 
 
@@ -235,10 +246,6 @@ def _inherited(config: FinetuneConfig) -> tuple[Contract, Component]:
     if config.spacing_mm:
         contract = contract.model_copy(update={"spacing_mm": config.spacing_mm})
     return contract, card.encoder
-
-
-def _crop(config: FinetuneConfig, entries: list[Entry], encoder: Encoder) -> tuple[int, int, int]:
-    return config.crop or _train.auto_crop([entry.shape[1:] for entry in entries], encoder)
 
 
 def _refuse_leak(cases: list[Case]) -> None:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medssl.archive._pool import map_items
+from lightning.fabric import Fabric
+
+from medssl.archive._pool import map_items, usable_cpus
 from medssl.archive.catalog import Catalog, is_catalog, pixel_hash
 from medssl.archive.store import Entry, Store
 from medssl.core.config import Component, validate
@@ -21,7 +23,7 @@ from medssl.core.seeding import seed_everything
 from medssl.encoders._base import build_encoder
 from medssl.encoders.card import Card, save_model
 from medssl.stages import _train, index
-from medssl.stages._data import STORE_CHUNK, ViewDataset, usable_cpus
+from medssl.stages._data import STORE_CHUNK, ViewDataset
 
 
 class PretrainConfig(_train.TrainConfig):
@@ -49,41 +51,26 @@ def run(config: PretrainConfig) -> Run:
     """
     fabric = _train.launch(config)
     run = _train.open_run("pretrain", config, fabric)
-    contract = Contract(spacing_mm=config.spacing_mm)
-    catalog = _catalog(config, run, fabric.is_global_zero)
-    fabric.barrier()
-    catalog = catalog or Catalog.open(run.out / "catalog")
-    records, excluded = select(catalog.records(where=config.where), config)
-    store = Store(config.store or catalog.folder / "store", contract)
+    catalog = _catalog(config, run, fabric)
+    store = Store(config.store or catalog.folder / "store", Contract(spacing_mm=config.spacing_mm))
     if fabric.is_global_zero:
-        fill_store(catalog, records, store, config)
+        fill_store(catalog, _selected(catalog, config), store, config)
     fabric.barrier()
+    # Pixel hashes are known now: a picture of a held-out patient may have left the split.
+    records = _selected(catalog, config, run)
     entries = stored(records, store)
     if not entries:
         raise NothingUsableError("no volume is left to learn from", fix="see quarantine.jsonl")
 
-    seed_everything(config.seed)
-    encoder = build_encoder(config.encoder.name, config.encoder.options, config.channels)
-    module, _ = OBJECTIVES.module(config.objective.name)
-    where = f"objective {config.objective.name}"
-    options = validate(module.Config, config.objective.options, where=where)
-    crop = config.crop or _train.auto_crop([entry.shape[1:] for entry in entries], encoder)
-    task = module.Objective(encoder, options, crop)
-    identity = {"records_digest": digest(entries), "contract": contract.digest, "crop": crop}
-    (modality,) = Counter(r.modality for r in records).most_common(1)
-    card = Card(
-        encoder=config.encoder,
-        in_channels=config.channels,
-        channels=tuple(f"channel {i}" for i in range(config.channels)),
-        contract=contract,
-        modality=modality[0],
-        patch_size=crop,
-        objective=config.objective.name,
-        provenance={"records": len(entries), "records_digest": identity["records_digest"]},
-    )
+    task, card = _task_and_card(config, records, entries, store.contract)
+    identity = {
+        "records_digest": digest(entries),
+        "contract": store.contract.digest,
+        "crop": card.patch_size,
+    }
     if fabric.is_global_zero:
-        run.save_config(config, {"crop": list(crop), "records": len(entries), **identity})
-        save_model(run.out / "model", card, {"encoder": encoder})  # reloads before step 1
+        run.save_config(config, {"records": len(entries), **identity, "crop": list(task.crop)})
+        save_model(run.out / "model", card, {"encoder": task.encoder})  # reloads before step 1
     dataset = ViewDataset(store, entries, task.views(), config.seed)
     training = _train.Training(config, fabric, run, task, dataset, identity)
     kept: Any = _train.train(training)
@@ -91,15 +78,45 @@ def run(config: PretrainConfig) -> Run:
         return run
     parts = {"encoder": kept.encoder, **({"decoder": kept.decoder} if kept.decoder else {})}
     save_model(run.out / "model", _train.encoder_card(training, card), parts)
-    failed = len(records) - len(entries)
-    run.exit_code = 4 if failed or catalog.summary["quarantined"] else 0
+    summary = catalog.summary
+    run.exit_code = 4 if summary["quarantined"] else 0
     return run.finish(
         records=len(entries),
-        excluded=dict(excluded),
-        quarantined=failed,
-        split_check=catalog.summary["split_check"],
+        quarantined=summary["quarantined"],
+        split_check=summary["split_check"],
         parameters=sum(p.numel() for p in kept.encoder.parameters()),
     )
+
+
+def _task_and_card(
+    config: PretrainConfig, records: list[Record], entries: list[Entry], contract: Contract
+) -> tuple[Any, Card]:
+    """The objective on a fresh encoder, and what its checkpoint will say of itself."""
+    seed_everything(config.seed)
+    encoder = build_encoder(config.encoder.name, config.encoder.options, config.channels)
+    module, _ = OBJECTIVES.module(config.objective.name)
+    where = f"objective {config.objective.name}"
+    options = validate(module.Config, config.objective.options, where=where)
+    crop = config.crop or _train.auto_crop([entry.shape[1:] for entry in entries], encoder)
+    [(modality, _)] = Counter(record.modality for record in records).most_common(1)
+    card = Card(
+        encoder=config.encoder,
+        in_channels=config.channels,
+        channels=tuple(f"channel {i}" for i in range(config.channels)),
+        contract=contract,
+        modality=modality,
+        patch_size=crop,
+        objective=config.objective.name,
+        provenance={"records": len(entries), "records_digest": digest(entries)},
+    )
+    return module.Objective(encoder, options, crop), card
+
+
+def _selected(catalog: Catalog, config: PretrainConfig, run: Run | None = None) -> list[Record]:
+    records, excluded = select(catalog.records(where=config.where), config)
+    if run:
+        run.result["excluded"] = dict(excluded)
+    return records
 
 
 def select(records: list[Record], config: PretrainConfig) -> tuple[list[Record], Counter[str]]:
@@ -193,11 +210,12 @@ def digest(entries: list[Entry]) -> str:
     return hashlib.sha256("".join(e.pixel_hash for e in entries).encode()).hexdigest()[:16]
 
 
-def _catalog(config: PretrainConfig, run: Run, first: bool) -> Catalog | None:
+def _catalog(config: PretrainConfig, run: Run, fabric: Fabric) -> Catalog:
     """The catalog given, or one made of the folder given (by rank 0)."""
     if is_catalog(config.data):
         return Catalog.open(config.data)
-    if not first:
-        return None
-    index.run(index.IndexConfig(archive=config.data, out=run.out / "catalog", quiet=config.quiet))
-    return Catalog.open(run.out / "catalog")
+    made = run.out / "catalog"
+    if fabric.is_global_zero:
+        index.run(index.IndexConfig(archive=config.data, out=made, quiet=config.quiet))
+    fabric.barrier()
+    return Catalog.open(made)

@@ -171,7 +171,7 @@ def test_resume_of_a_finished_run_changes_nothing(catalog, undisturbed):
             quiet=True,
             resume=True,
             **OPTIONS,
-        )  # fmt: skip
+        )
     )
     assert all(torch.equal(weights(undisturbed)[key], value) for key, value in before.items())
 
@@ -209,7 +209,7 @@ def test_a_bad_volume_is_quarantined_and_the_rest_is_used(tmp_path):
     run = pretrain.run(
         PretrainConfig(
             data=archive, out=out, steps=1, quiet=True, splits=("train", "val"), **OPTIONS
-        )  # fmt: skip
+        )
     )
     assert run.exit_code == 4
     assert run.result["records"] == 3

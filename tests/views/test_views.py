@@ -74,7 +74,7 @@ def test_rotation_turns_millimetres_not_voxels():
         draw = draw_crop(generator(seed), spec, (16, 48, 48), spacing)
         draw = CropDraw(np.array([7.5, 23.5, 23.5]), draw.matrix, NO_FLIP)
         crop = apply_crop(reader(ball), draw, spec.crop, (16, 48, 48), np.zeros(1))[0]
-        grid = (np.indices(crop.shape) - (np.array(crop.shape)[:, None, None, None] - 1) / 2)
+        grid = np.indices(crop.shape) - (np.array(crop.shape)[:, None, None, None] - 1) / 2
         mm = grid * spacing[:, None, None, None]
         spread = np.sqrt((crop * mm**2).sum((1, 2, 3)) / crop.sum())
         assert spread.max() / spread.min() < 1.06
@@ -86,9 +86,7 @@ def test_labels_move_with_the_image():
     spec = ViewSpec(crop=(12, 12, 12), rotate_deg=15, scale=(0.9, 1.1), spatial_probability=1.0)
     smooth = ndimage.gaussian_filter(image[0], 2)[None]
     big = (smooth > np.median(smooth)).astype(np.uint8)
-    view = volume_view(
-        spec, generator(3), source(big.astype(np.float32), read_labels=reader(big))
-    )
+    view = volume_view(spec, generator(3), source(big.astype(np.float32), read_labels=reader(big)))
     # Linear and nearest interpolation differ only within half a voxel of a border.
     assert np.abs(view["x"][0] - view["label"]).mean() < 0.15
     assert (((view["x"][0] > 0.5) == view["label"]).mean()) > 0.93
