@@ -59,10 +59,10 @@ examples: $(VENV)/.run
 	@for file in examples/*.py; do echo "$$file"; $(BIN)/python $$file || exit 1; done
 
 bench: $(VENV)/.test
-	@for file in pipelines/bench_*.py; do echo "$$file"; $(BIN)/python -m pipelines.$$(basename $$file .py) || exit 1; done
+	@for file in $(wildcard pipelines/bench_*.py); do echo "$$file"; $(BIN)/python -m pipelines.$$(basename $$file .py) || exit 1; done
 
 gpu-check: $(VENV)/.test
-	$(BIN)/python -m pytest -m gpu $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m gpu $(PYTEST_FLAGS) || [ $$? -eq 5 ]  # 5: there are none yet
 
 # README table and docs/objectives from the source files.
 docs: $(VENV)/.run
