@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import ROOT
 
-# Pipelines are orders of stages; what several of them share, benchmarks and GPU checks may be longer.
+# Orders of stages are short; parts they share, benchmarks and GPU checks may be longer.
 LINES = {
     "medssl/**/*.py": 300,
     "pipelines/*.py": 300,
