@@ -46,7 +46,8 @@ RUN = "import sys; from medssl.cli.main import main; sys.argv[0] = 'medssl'; mai
 def medssl(*words, before="", **popen):
     """Start the command line in a process of its own."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "ignore", "-c", before + RUN, *map(str, words)]
+    start = ["-c", before + RUN] if before else ["-m", "medssl"]
+    command = [sys.executable, "-W", "ignore", *start, *map(str, words)]
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, **popen)
 
 
