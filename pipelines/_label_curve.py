@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import medssl
+from medssl.core.errors import UsageError
 from medssl.core.seeding import generator
 from medssl.stages._paired import dice_difference, mean_dice
 from pipelines._msd import link_cases
@@ -60,12 +61,15 @@ class Curve:
         return run
 
     def labelled(self, labels: int, seed: int) -> Path:
-        """Data set of ``labels`` cases from as many groups: the same for both arms."""
+        """Write the data set of ``labels`` cases from as many groups, the same for both arms."""
         rng = generator(seed, "labelled cases")
         groups = sorted(self.pool)
         chosen = [groups[i] for i in rng.permutation(len(groups))[:labels]]
         cases = [self.pool[group][rng.integers(len(self.pool[group]))] for group in chosen]
-        return link_cases(self.data, self.out / "labelled" / f"{labels}_{seed}", cases)
+        return link_cases(self.data, self.labelled_folder(labels, seed), cases)
+
+    def labelled_folder(self, labels: int, seed: int) -> Path:
+        return self.out / "labelled" / f"{labels}_{seed}"
 
     def metrics(self, job: Job) -> Path:
         return self.out / job.name / "metrics.json"
@@ -77,7 +81,7 @@ class Curve:
         init = self.out / "pretrain" if job.arm == "pretrained" else None
         run = medssl.finetune(
             config=self.finetune,
-            data=self.labelled(job.labels, job.seed),
+            data=self.labelled_folder(job.labels, job.seed),
             out=folder / "finetune",
             store=self.out / "store",
             steps=job.steps,
@@ -97,8 +101,13 @@ class Curve:
         )
         shutil.rmtree(predictions)
         shutil.rmtree(run.out / "checkpoints")
-        content = json.loads(self.metrics(job).read_text(encoding="utf-8"))
-        return {**job._asdict(), **{k: content["dice"][k] for k in ("mean", "low", "high", "n")}}
+        card = json.loads((run.out / "model" / "card.json").read_text(encoding="utf-8"))
+        dice = json.loads(self.metrics(job).read_text(encoding="utf-8"))["dice"]
+        return {
+            **job._asdict(),
+            "cases_digest": card["provenance"]["cases_digest"],
+            **{key: dice[key] for key in ("mean", "low", "high", "n")},
+        }
 
     def report(self, labels: Sequence[int], seeds: Sequence[int], steps: Sequence[int]) -> str:
         """The results as Markdown."""
@@ -137,7 +146,9 @@ class Curve:
     def _by_seed(
         self, labels: Sequence[int], seeds: Sequence[int], steps: Sequence[int]
     ) -> list[str]:
-        rows = {tuple(row[k] for k in Job._fields): row["mean"] for row in self._ledger()}
+        ledger = self._ledger()
+        rows = {tuple(row[k] for k in Job._fields): row["mean"] for row in ledger}
+        refuse_different_cases(ledger)
         lines = ["By seed, scratch → pretrained:", ""]
         for n in labels:
             for k in steps:
@@ -159,11 +170,29 @@ class Curve:
         return [job for job in plan if tuple(job) not in done]
 
 
+def refuse_different_cases(ledger: Sequence[dict[str, Any]]) -> None:
+    """Both arms must have learnt from the same labelled cases.
+
+    Raises:
+        UsageError: naming the label count and seed where they have not.
+    """
+    digests: dict[tuple[int, int], set[str]] = {}
+    for row in ledger:
+        digests.setdefault((row["labels"], row["seed"]), set()).add(row["cases_digest"])
+    for (labels, seed), found in digests.items():
+        if len(found) > 1:
+            what = f"{labels} labelled, seed {seed}: the runs had different labelled cases"
+            raise UsageError(what, fix="delete these runs and their rows of ledger.jsonl")
+
+
 def run_jobs(curve: Curve, plan: Sequence[Job], jobs: int) -> None:
     """Run the missing jobs; each finished one adds its row to the ledger at once."""
+    missing = curve.missing(plan)
+    for labels, seed in {(job.labels, job.seed) for job in missing}:
+        curve.labelled(labels, seed)  # before the jobs start: both arms read it
     ledger = curve.out / "ledger.jsonl"
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
-        for row in pool.map(partial(Curve.finish, curve), curve.missing(plan)):
+        for row in pool.map(partial(Curve.finish, curve), missing):
             with ledger.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
                 file.flush()

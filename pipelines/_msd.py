@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,11 +25,11 @@ def link_cases(data: Path, folder: Path, cases: Iterable[str]) -> Path:
     ]
     content["numTraining"] = len(names)
     for part in ("imagesTr", "labelsTr"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / part, ignore_errors=True)  # links of another choice
+        (folder / part).mkdir(parents=True)
         for name in names:
             link = folder / part / f"{name}.nii.gz"
-            if not link.exists():
-                link.symlink_to((data / part / link.name).resolve())
+            link.symlink_to((data / part / link.name).resolve())
     (folder / "dataset.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     return folder
 

@@ -120,10 +120,14 @@ def _real_run(data: Path, out: Path, device: str) -> Iterator[Row]:
     link_cases(data, out / "train", train[:6] if small else train)
     link_cases(data, out / "test", test[:2] if small else test)
     few: dict[str, Any] = {"steps": 4, "log_every": 2} if small else {}
-    where: dict[str, Any] = {"accelerator": "cpu" if small else "gpu", "quiet": True, "store": out / "store"}
+    where: dict[str, Any] = {
+        "accelerator": "cpu" if small else "gpu",
+        "quiet": True,
+        "store": out / "store",
+    }
     pretraining = medssl.pretrain(
         config="mri_hippocampus", data=out / "train" / "imagesTr", out=out / "pretrain",
-        **where, **({"steps": 4, "log_every": 2} if small else {}),
+        **where, **few,
     )  # fmt: skip
     last = [json.loads(line) for line in (pretraining.out / "metrics.jsonl").open()][-10:]
     for key in ("samples_per_s", "data_wait_pct", "peak_memory_mb"):
