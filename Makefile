@@ -61,8 +61,10 @@ examples: $(VENV)/.run
 bench: $(VENV)/.test
 	@for file in $(wildcard pipelines/bench_*.py); do echo "$$file"; $(BIN)/python -m pipelines.$$(basename $$file .py) || exit 1; done
 
+# MEDSSL_DATA: folder of the real data sets. Writes docs/results/gpu_check.md.
 gpu-check: $(VENV)/.test
-	$(BIN)/python -m pytest -m gpu $(PYTEST_FLAGS) || [ $$? -eq 5 ]  # 5: there are none yet
+	$(BIN)/python -m pytest -m gpu $(PYTEST_FLAGS)
+	$(BIN)/python -m pipelines.gpu_check --data $(or $(MEDSSL_DATA),../shared/data)/hippocampus --out gpu-check-out
 
 # README table and docs/objectives from the source files.
 docs: $(VENV)/.run
@@ -83,4 +85,4 @@ wheelhouse: $(VENV)/bin/python
 	@echo "install with: pip install --no-index --find-links wheelhouse medssl"
 
 clean:
-	rm -rf $(VENV) build dist wheelhouse demo-out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist wheelhouse demo-out gpu-check-out .mypy_cache .pytest_cache .ruff_cache .hypothesis

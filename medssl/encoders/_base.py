@@ -13,6 +13,20 @@ from medssl.core.features import Features
 from medssl.core.registry import ENCODERS
 
 
+class Decoder(nn.Module):
+    """Base of dense decoders.
+
+    Attributes:
+        last_layer: prefix of the weights that depend on the task; never taken over by ``--init``.
+    """
+
+    last_layer: str
+
+    @abstractmethod
+    def forward(self, x: Tensor, features: Features) -> Tensor:
+        """Input (B, C, *space) and its features -> (B, out_channels, *space)."""
+
+
 class Encoder(nn.Module):
     """Base of encoders.
 
@@ -35,8 +49,8 @@ class Encoder(nn.Module):
         """``x`` (B, C, *space); ``mask`` bool (B, N), True = hidden, raster order."""
 
     @abstractmethod
-    def make_decoder(self, out_channels: int) -> nn.Module:
-        """A dense decoder called as ``decoder(x, features)`` -> (B, out_channels, *space)."""
+    def make_decoder(self, out_channels: int) -> Decoder:
+        """A dense decoder for this encoder's features."""
 
     def check_size(self, size: tuple[int, ...]) -> None:
         """Refuse a crop the encoder cannot work on.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from medssl.core.config import Config as BaseConfig
 from medssl.core.errors import ConfigError
 from medssl.core.features import Features
-from medssl.encoders._base import Encoder
+from medssl.encoders._base import Decoder, Encoder
 
 VARIANTS = ("xs", "s", "m", "l")
 
@@ -84,12 +84,14 @@ class ResEnc(Encoder):
         pyramid: list[Tensor] = self.body(x.contiguous(memory_format=_FORMAT))
         return Features(pyramid[-1].mean((2, 3, 4)), None, None, pyramid)
 
-    def make_decoder(self, out_channels: int) -> nn.Module:
+    def make_decoder(self, out_channels: int) -> Decoder:
         return UNet(self.body, out_channels)
 
 
-class UNet(nn.Module):
+class UNet(Decoder):
     """nnU-Net's decoder: one convolution per stage, transposed convolutions upwards."""
+
+    last_layer = "net.seg_layers"
 
     def __init__(self, body: ResidualEncoder, out_channels: int) -> None:
         super().__init__()
@@ -99,7 +101,7 @@ class UNet(nn.Module):
         self.net.apply(InitWeights_He(1e-2))
         self.net.to(memory_format=_FORMAT)
 
-    def forward(self, _x: Tensor, features: Features) -> Tensor:
+    def forward(self, x: Tensor, features: Features) -> Tensor:  # noqa: ARG002
         out: Tensor = self.net(features.pyramid)
         return out
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
 from medssl.core.features import Features
-from medssl.encoders._base import Encoder
+from medssl.encoders._base import Decoder, Encoder
 from medssl.encoders._tokens import sincos_positions, take_tokens, visible_index
 
 VARIANTS = ("xs", "s", "b")
@@ -74,15 +74,17 @@ class ViT3D(Encoder):
         pyramid = [] if mask is not None else [_to_map(t, grid) for t in levels]
         return Features(tokens.mean(1), tokens, index, pyramid)
 
-    def make_decoder(self, out_channels: int) -> nn.Module:
+    def make_decoder(self, out_channels: int) -> Decoder:
         return UNETRDecoder(self, out_channels)
 
 
-class UNETRDecoder(nn.Module):
+class UNETRDecoder(Decoder):
     """Hidden states of evenly spaced blocks, upsampled to a U-Net's skips (UNETR).
 
     Source: Hatamizadeh et al. 2022, generalised to any power-of-two patch.
     """
+
+    last_layer = "out"
 
     def __init__(self, encoder: ViT3D, out_channels: int, features: int = 16) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ from medssl.core.errors import BudgetExceededError, ConfigError, UsageError
 from medssl.core.runlog import Run
 from medssl.core.seeding import seed_everything
 from medssl.core.taskmodule import TaskModule
-from medssl.encoders._base import Encoder
+from medssl.encoders._base import Decoder, Encoder
 from medssl.encoders.card import Card, load_card, part_of
 from medssl.stages._progress import TrainingLine
 from medssl.training.checkpoint import load_latest
@@ -114,7 +114,7 @@ def auto_crop(shapes_DHW: list[tuple[int, ...]], encoder: Encoder) -> tuple[int,
     return sides[0], sides[1], sides[2]
 
 
-def load_init(encoder: Encoder, decoder: torch.nn.Module, run: Path) -> dict[str, int]:
+def load_init(encoder: Encoder, decoder: Decoder, run: Path) -> dict[str, int]:
     """Start from a run's weights: the encoder strictly, of the decoder all but the last layer.
 
     Raises:
@@ -131,7 +131,7 @@ def load_init(encoder: Encoder, decoder: torch.nn.Module, run: Path) -> dict[str
     fitting = {
         key: value
         for key, value in part_of(weights, "decoder").items()
-        if key in own and own[key].shape == value.shape and not key.startswith("net.seg_layers")
+        if key in own and own[key].shape == value.shape and not key.startswith(decoder.last_layer)
     }
     decoder.load_state_dict(fitting, strict=False)
     return {"encoder_tensors": len(widened), "decoder_tensors": len(fitting)}
