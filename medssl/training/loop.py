@@ -134,7 +134,10 @@ class Loop:
             with self.fabric.no_backward_sync(self.task, enabled=more):
                 output = self.task.step(batch)
                 self.fabric.backward(output.loss / self.config.accumulate)
-            for key, value in {"loss": output.loss.detach(), **output.log}.items():
+            logged = {"loss": output.loss, **output.log}
+            if "replaced" in batch:  # share of samples that stand in for unreadable ones
+                logged["replaced"] = batch["replaced"].float().mean()
+            for key, value in logged.items():
                 total[key] = total.get(key, 0.0) + value.detach() / self.config.accumulate
         norm = self.fabric.clip_gradients(
             self.task, self.optimizer, max_norm=self.optim.clip_norm, error_if_nonfinite=False
