@@ -25,7 +25,6 @@ from medssl.encoders.card import Card, save_model
 from medssl.stages import _train, index
 from medssl.stages._data import STORE_CHUNK, ViewDataset
 
-
 # As many records may fail whatever their share: a small archive may hold a few bad files.
 _FEW = 10
 
