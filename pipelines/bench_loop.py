@@ -21,8 +21,9 @@ from medssl.core.runlog import Run
 from medssl.core.seeding import generator, seed_everything
 from medssl.encoders._base import build_encoder
 from medssl.objectives.mae import Config, Objective
-from medssl.training.loop import Loop, LoopConfig
+from medssl.training.loop import Loop
 from medssl.training.optim import OptimConfig, build_optimizer
+from medssl.training.schedule import LoopConfig
 from pipelines._bench import median_with_interval, write_table
 
 CROP, BATCH, STEPS_PER_BLOCK = (48, 64, 48), 2, 5

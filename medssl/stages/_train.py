@@ -25,8 +25,9 @@ from medssl.stages._progress import TrainingLine
 from medssl.training.checkpoint import load_latest
 from medssl.training.data import StepSampler, loader
 from medssl.training.ema import Ema
-from medssl.training.loop import Loop, LoopConfig, Monitor
+from medssl.training.loop import Loop, Monitor
 from medssl.training.optim import OptimConfig, build_optimizer
+from medssl.training.schedule import LoopConfig
 
 # Largest automatic crop edge, in voxels.
 MAX_AUTO_CROP = 96

@@ -11,29 +11,18 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from medssl.core.config import Config
 from medssl.core.errors import InterruptedRunError, MedsslError
 from medssl.training.checkpoint import save_checkpoint
 from medssl.training.ema import Ema
 from medssl.training.meter import Meter
 from medssl.training.optim import OptimConfig, apply_schedule
+from medssl.training.schedule import LoopConfig
 from medssl.training.signals import StopRequest
+from medssl.training.state import bring_back, capture
 
 Monitor = Callable[[int, nn.Module], Mapping[str, float]]
 Log = Callable[[int, Mapping[str, float]], None]
 MAX_BAD_STEPS = 10
-
-
-class LoopConfig(Config):
-    """How long and in which rhythm to train."""
-
-    steps: int
-    batch_size: int
-    """Global: over all devices and accumulated micro-batches."""
-    accumulate: int = 1
-    log_every: int = 10
-    check_every: int = 100
-    """Steps between checkpoints, and between calls of the monitors."""
 
 
 class Loop:
@@ -58,32 +47,14 @@ class Loop:
         self.skipped = 0
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to go on bitwise: weights, optimiser, scaler, EMA, RNG, position."""
-        precision = self.fabric._strategy.precision
-        rng: dict[str, Any] = {"cpu": torch.get_rng_state()}
-        if self.fabric.device.type == "cuda":
-            rng["cuda"] = torch.cuda.get_rng_state()
-        return {
-            "step": self.step,
-            "skipped": self.skipped,
-            "task": self.bare.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "precision": precision.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema else {},
-            "rng": rng,
-        }
+        """Everything needed to go on bitwise."""
+        counters = {"step": self.step, "skipped": self.skipped}
+        return {**counters, **capture(self.fabric, self.bare, self.optimizer, self.ema)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state`."""
         self.step, self.skipped = state["step"], state["skipped"]
-        self.bare.load_state_dict(state["task"], strict=True)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.fabric._strategy.precision.load_state_dict(state["precision"])
-        if self.ema:
-            self.ema.module.load_state_dict(state["ema"], strict=True)
-        torch.set_rng_state(state["rng"]["cpu"])
-        if "cuda" in state["rng"]:
-            torch.cuda.set_rng_state(state["rng"]["cuda"])
+        bring_back(state, self.fabric, self.bare, self.optimizer, self.ema)
 
     def fit(
         self,

@@ -1,8 +1,22 @@
-"""Learning rate as a pure function of the step."""
+"""How long to train, and the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
 import math
+
+from medssl.core.config import Config
+
+
+class LoopConfig(Config):
+    """How long and in which rhythm to train."""
+
+    steps: int
+    batch_size: int
+    """Global: over all devices and accumulated micro-batches."""
+    accumulate: int = 1
+    log_every: int = 10
+    check_every: int = 100
+    """Steps between checkpoints, and between calls of the monitors."""
 
 
 def warmup_cosine(step: int, steps: int, warmup: int) -> float:

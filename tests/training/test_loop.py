@@ -15,9 +15,9 @@ from medssl.core.taskmodule import TaskModule
 from medssl.training.checkpoint import checkpoints, load_latest, save_checkpoint
 from medssl.training.data import StepSampler, record_at
 from medssl.training.ema import Ema
-from medssl.training.loop import MAX_BAD_STEPS, Loop, LoopConfig
+from medssl.training.loop import MAX_BAD_STEPS, Loop
 from medssl.training.optim import OptimConfig, build_optimizer, is_decayed
-from medssl.training.schedule import warmup_cosine
+from medssl.training.schedule import LoopConfig, warmup_cosine
 
 
 class Quadratic(TaskModule):
