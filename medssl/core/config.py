@@ -116,8 +116,8 @@ def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
         values[parent] = {"name": inner} if isinstance(inner, str) else dict(inner)
         values = values[parent]
     old = values.get(last)
-    if isinstance(old, dict) and isinstance(value, str) and value == old.get("name"):
-        return  # naming the same component again keeps its options
+    if isinstance(old, dict) and isinstance(value, str) and value == old.get("name", value):
+        value = {**old, "name": value}  # naming a component again, or late, keeps its options
     values[last] = value
 
 

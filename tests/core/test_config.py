@@ -65,6 +65,12 @@ def test_naming_the_same_component_again_keeps_the_files_options(tmp_path):
     assert load(file, part="dino").part.options == {}
 
 
+def test_options_given_before_the_name_are_kept():
+    # The command line hands over its words first, its options second.
+    part = load(**{"part.width": 8, "part": "dino"}).part
+    assert (part.name, part.options) == ("dino", {"width": 8})
+
+
 def test_a_config_does_not_change_after_loading():
     with pytest.raises(ValidationError):
         load().steps = 5
