@@ -120,6 +120,7 @@ _stage(
     _path("input", "Folder of scans.", "-i", "--input"),
     OUT,
     _path("checkpoint", "Fine-tuning run."),
+    _flag("hashed_names", "Name results by record id instead of by the scan's path."),
     RESUME,
     OVERWRITE,
 )
@@ -212,5 +213,5 @@ def _call(stage: str, given: dict[str, Any]) -> int:
         for name in run.result.get("outputs", []):
             typer.echo(f"  {run.out / name}")
         if run.exit_code:
-            typer.echo(f"some items could not be used: see {run.out / 'quarantine.jsonl'}")
+            typer.echo(f"some items could not be used: see {run.ledger}")
     return run.exit_code

@@ -70,7 +70,7 @@ class Registry:
 def unknown_name(what: str, got: str, known: list[str], where: str = "") -> ConfigError:
     """The error for a misspelt name, with the nearest right one."""
     near = difflib.get_close_matches(got, known, n=1, cutoff=0.5)
-    fix = f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(known)}"
+    fix = f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(known) or 'none exist'}"
     return ConfigError(f"unknown {what} '{got}'", where=where, fix=fix)
 
 

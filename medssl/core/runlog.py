@@ -31,6 +31,7 @@ class Run:
         out: the folder.
         result: what the stage found (counts, metrics), also in ``run.json``.
         exit_code: 0, or 4 when items were quarantined.
+        ledger: the file that names them.
     """
 
     def __init__(self, stage: str, out: Path) -> None:
@@ -38,6 +39,7 @@ class Run:
         self.out = out
         self.result: dict[str, Any] = {}
         self.exit_code = 0
+        self.ledger = out / "quarantine.jsonl"
         self._started_s = time.time()
         self._tensorboard: Any = None
 
@@ -55,7 +57,7 @@ class Run:
             raise UsageError("the output is a file, not a folder", where=str(folder))
         if folder.is_dir() and any(folder.iterdir()) and not resume:
             if not overwrite:
-                fix = "choose another --out, or give --resume or --overwrite"
+                fix = "choose another --out; or --resume, --overwrite where the stage has them"
                 raise UsageError("the output folder is not empty", where=str(folder), fix=fix)
             _refuse_foreign(folder)
             shutil.rmtree(folder)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
+from pydantic import field_validator
 from torch.utils.data import Dataset
 
 from medssl.archive._pool import usable_cpus
@@ -65,6 +66,15 @@ class TrainConfig(LoopConfig, OptimConfig):
     overwrite: bool = False
     quiet: bool = False
 
+    @field_validator(
+        "steps", "batch_size", "accumulate", "devices", "log_every", "check_every", "lr"
+    )
+    @classmethod
+    def _is_positive(cls, value: float) -> float:
+        if not value > 0:
+            raise ValueError("Input should be greater than 0")
+        return value
+
 
 def launch(config: TrainConfig) -> Fabric:
     """Start the devices; with several, the other processes start here."""
@@ -99,7 +109,9 @@ def open_run(stage: str, config: TrainConfig, fabric: Fabric) -> Run:
                 what = f"--overwrite would delete --{name}"
                 raise UsageError(what, where=str(path), fix="choose another --out")
     if fabric.is_global_zero:
-        Run.open(stage, config.out, resume=config.resume, overwrite=config.overwrite)
+        run = Run.open(stage, config.out, resume=config.resume, overwrite=config.overwrite)
+        if not (run.out / "config.yaml").exists():
+            run.save_config(config, {})  # marks the folder as a run's, whatever comes next
     fabric.barrier()
     return Run.open(stage, config.out, resume=True)
 

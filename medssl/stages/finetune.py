@@ -15,7 +15,13 @@ from medssl.archive.labelled import Case, Labelled, load_labelled, read_case
 from medssl.archive.quarantine import Ledger
 from medssl.archive.store import Entry, Store
 from medssl.core.config import Component, validate
-from medssl.core.errors import MedsslError, NothingUsableError, ReadError, UsageError
+from medssl.core.errors import (
+    MedsslError,
+    NothingUsableError,
+    ReadError,
+    ResourceError,
+    UsageError,
+)
 from medssl.core.preprocess import Contract, prepare, prepare_labels
 from medssl.core.registry import HEADS
 from medssl.core.runlog import Run
@@ -207,7 +213,11 @@ class Preparation:
     store: Store
 
     def __call__(self, case: Case) -> None:
-        array, geometry, labels = read_case(case, self.labelled)
+        try:
+            array, geometry, labels = read_case(case, self.labelled)
+        except ResourceError as error:  # one file beyond the cap, not a machine without memory
+            where = error.where or str(case.images[0])
+            raise ReadError("too_large", error.what, where=where) from error
         assert labels is not None  # only labelled cases are chosen
         contract = self.store.contract
         try:

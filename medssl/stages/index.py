@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 import rich.progress
-from pydantic import field_validator
+from pydantic import Field, field_validator
 from rich.console import Console
 
 from medssl.archive._pool import map_items, usable_cpus
@@ -42,7 +42,7 @@ class IndexConfig(Config):
 
     archive: Path
     out: Path
-    workers: int | None = None
+    workers: int | None = Field(default=None, ge=0)
     """Processes that read headers and decode; default: one per CPU, none for a few files."""
     pixels: bool = False
     """Decode every record once and add its pixel hash, so that duplicates are found."""

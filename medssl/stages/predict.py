@@ -73,9 +73,7 @@ def run(config: PredictConfig) -> Run:
         ResourceError: disk full, or every scan ran out of memory.
     """
     _refuse_overlap(config)
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device(config.device)
     model, card = load_model(config.checkpoint, device)
     finished = Run.open("predict", config.out, resume=config.resume, overwrite=config.overwrite)
     session = _Session(finished, config, model, card, device)
@@ -207,6 +205,16 @@ class _Session:
     def _record_id(self, parts: Iterable[Found | Refused], root: Path) -> str:
         files = tuple(file for one in parts for file in one.files)
         return record_id_of(files, root, self.salt)
+
+
+def _device(asked: str) -> str:
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=asked)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"device '{asked}' is not here", fix="device=cpu, or auto") from None
+    return asked
 
 
 def _refuse_overlap(config: PredictConfig) -> None:

@@ -14,14 +14,20 @@ from medssl.archive._pool import map_items, usable_cpus
 from medssl.archive.catalog import Catalog, is_catalog, pixel_hash
 from medssl.archive.store import Entry, Store
 from medssl.core.config import Component, validate
-from medssl.core.errors import BudgetExceededError, MedsslError, NothingUsableError, ReadError
+from medssl.core.errors import (
+    BudgetExceededError,
+    MedsslError,
+    NothingUsableError,
+    ReadError,
+    ResourceError,
+)
 from medssl.core.preprocess import Contract, prepare
 from medssl.core.registry import OBJECTIVES
 from medssl.core.runlog import Run
 from medssl.core.sample import Record
 from medssl.core.seeding import seed_everything
 from medssl.encoders._base import build_encoder
-from medssl.encoders.card import Card, save_model
+from medssl.encoders.card import Card, assert_reloads, save_model
 from medssl.stages import _train, index
 from medssl.stages._data import STORE_CHUNK, ViewDataset
 
@@ -73,7 +79,8 @@ def run(config: PretrainConfig) -> Run:
     }
     if fabric.is_global_zero:
         run.save_config(config, {"records": len(entries), **identity, "crop": list(task.crop)})
-        save_model(run.out / "model", card, {"encoder": task.encoder})  # reloads before step 1
+    tensors = {f"encoder.{key}": value for key, value in task.encoder.state_dict().items()}
+    assert_reloads(card, tensors)  # before step 1; ``model`` is written once it is trained
     dataset = ViewDataset(store, entries, task.views(), config.seed)
     training = _train.Training(config, fabric, run, task, dataset, identity)
     kept: Any = _train.train(training)
@@ -83,6 +90,7 @@ def run(config: PretrainConfig) -> Run:
     save_model(run.out / "model", _train.encoder_card(training, card), parts)
     summary = catalog.summary
     run.exit_code = 4 if summary["quarantined"] else 0
+    run.ledger = catalog.ledger.path
     return run.finish(
         records=len(entries),
         quarantined=summary["quarantined"],
@@ -132,6 +140,8 @@ def select(records: list[Record], config: PretrainConfig) -> tuple[list[Record],
             excluded[reason] += 1
         else:
             usable.append(record)
+    if not records:
+        raise NothingUsableError("no record is selected", fix="look at --where")
     if not usable:
         raise NothingUsableError(f"no usable volume; excluded by reason: {dict(excluded)}")
     return usable, excluded
@@ -156,6 +166,7 @@ def fill_store(
     """Preprocess what is not stored yet; failures go to the catalog's ledger.
 
     Raises:
+        NothingUsableError: if all records fail.
         BudgetExceededError: if more than half of the records fail, or more than a few and more
             than ``failure_budget`` of them.
     """
@@ -175,6 +186,9 @@ def fill_store(
             hashes[record.record_id] = result
     catalog.ledger.save()
     catalog.add_pixel_hashes(hashes)
+    if failed == len(records):
+        what = f"none of {failed} volumes can be used"
+        raise NothingUsableError(what, fix="the catalog's quarantine.jsonl says why")
     allowed = min(max(_FEW, config.failure_budget * len(records)), len(records) / 2)
     if failed > allowed:
         what = f"{failed} of {len(records)} records failed, budget {config.failure_budget:.1%}"
@@ -191,8 +205,12 @@ class Preparation:
 
     def __call__(self, record: Record) -> str:
         sample = Catalog.open(self.catalog).sample(record)
-        prepared = prepare(sample.array, sample.geometry, record.modality, self.store.contract)
-        pixels = pixel_hash(sample.array)
+        try:
+            array = sample.array
+        except ResourceError as error:  # one file beyond the cap, not a machine without memory
+            raise ReadError("too_large", error.what) from error
+        prepared = prepare(array, sample.geometry, record.modality, self.store.contract)
+        pixels = pixel_hash(array)
         self.store.put(store_key(self.store, record), prepared, pixels)
         return pixels
 

@@ -92,6 +92,11 @@ def test_words_and_options_reach_the_stage(call):
     }
 
 
+def test_names_of_results_can_be_hashed(call):
+    _, seen = call("predict", "--hashed-names")
+    assert seen["values"] == {"hashed_names": True}
+
+
 def test_options_that_are_not_given_leave_the_files_value_alone(call):
     _, seen = call("finetune", "--task", "segmentation")
     assert seen["values"] == {"task": "segmentation"}

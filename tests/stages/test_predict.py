@@ -380,3 +380,9 @@ def test_resume_with_another_model_is_refused(model, scans, tmp_path):
 def test_preview_is_a_picture(model, scans, tmp_path):
     run(scans, tmp_path)
     assert Image.open(tmp_path / "out" / "a_preview.png").format == "PNG"
+
+
+@pytest.mark.parametrize("device", ["gpu0", "cuda:99"])
+def test_a_device_that_is_not_here_is_wrong_usage(model, scans, tmp_path, device):
+    with pytest.raises(UsageError, match="is not here"):
+        run(scans, tmp_path, device=device)

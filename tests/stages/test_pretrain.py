@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from medssl.core.errors import NothingUsableError, UsageError
 from medssl.encoders.card import load_card
@@ -187,8 +189,43 @@ def test_other_options_cannot_resume(catalog, undisturbed):
     config = PretrainConfig(
         data=catalog, out=undisturbed, steps=6, lr=1.0, quiet=True, resume=True, **OPTIONS
     )
+    before = weights(undisturbed)
     with pytest.raises(UsageError, match="another configuration"):
         pretrain.run(config)
+    assert all(torch.equal(weights(undisturbed)[key], value) for key, value in before.items())
+
+
+def test_a_run_that_did_not_finish_offers_no_model(catalog, tmp_path):
+    out = tmp_path / "run"
+    finish(medssl(*words(catalog, out), before=KILL_AT_STEP))
+    with pytest.raises(UsageError, match="no model"):
+        load_card(out)
+
+
+def test_a_mistake_found_late_leaves_a_folder_that_overwrite_may_replace(catalog, tmp_path):
+    options = {"data": catalog, "out": tmp_path / "run", "steps": 1, "quiet": True, **OPTIONS}
+    with pytest.raises(UsageError, match="unknown"):
+        pretrain.run(PretrainConfig(objective={"name": "mea"}, **options))
+    assert pretrain.run(PretrainConfig(overwrite=True, **options)).exit_code == 0
+
+
+@pytest.mark.parametrize("key", ["steps", "batch_size", "accumulate", "devices", "lr"])
+def test_counts_and_rates_are_positive(key):
+    with pytest.raises(ValidationError, match=key):
+        PretrainConfig(data="d", out="o", **{key: 0})
+
+
+def test_an_archive_without_one_usable_volume_is_exit_3(tmp_path):
+    from tests.training_archive import SHAPE, save
+
+    archive = tmp_path / "archive"
+    save(archive / "flat.nii.gz", np.full(SHAPE, 7.0))
+    config = PretrainConfig(
+        data=archive, out=tmp_path / "run", steps=1, splits=("train", "val"), quiet=True, **OPTIONS
+    )
+    with pytest.raises(NothingUsableError, match="none of 1"):
+        pretrain.run(config)
+    assert "constant" in (tmp_path / "run" / "catalog" / "quarantine.jsonl").read_text()
 
 
 def test_nothing_left_is_exit_3_with_the_reasons(catalog, tmp_path):
@@ -213,7 +250,21 @@ def test_a_bad_volume_is_quarantined_and_the_rest_is_used(tmp_path):
         )
     )
     assert run.exit_code == 4
+    assert run.ledger == out / "catalog" / "quarantine.jsonl"
     assert run.result["records"] == 3
     lines = (out / "catalog" / "quarantine.jsonl").read_text().splitlines()
     reasons = {json.loads(line)["reason"] for line in lines}
     assert reasons == {"nan_voxels", "truncated"}
+
+
+def test_a_file_beyond_the_cap_spares_the_rest(tmp_path, monkeypatch):
+    from tests.training_archive import save, volume
+
+    archive = write_images(tmp_path / "archive", 3)
+    save(archive / "large.nii.gz", volume(9, (40, 40, 40))[0])
+    monkeypatch.setattr("medssl.readers.nifti.BYTE_CAP", 200_000)
+    config = PretrainConfig(
+        data=archive, out=tmp_path / "run", steps=1, splits=("train", "val"), quiet=True, **OPTIONS
+    )
+    assert pretrain.run(config).result["records"] == 3
+    assert "too_large" in (tmp_path / "run" / "catalog" / "quarantine.jsonl").read_text()
