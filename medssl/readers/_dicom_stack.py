@@ -182,4 +182,7 @@ def _dtype(slices: Slices) -> str:
         bits, signed = one.tags["bits_stored"], one.tags["signed"]
         low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
         bounds += [low * slope + intercept, high * slope + intercept]
-    return "int16" if min(bounds) >= -(2**15) and max(bounds) < 2**15 else "int32"
+    for bits in (16, 32):
+        if min(bounds) >= -(2 ** (bits - 1)) and max(bounds) < 2 ** (bits - 1):
+            return f"int{bits}"
+    return "int64"

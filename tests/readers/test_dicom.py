@@ -105,6 +105,13 @@ def test_each_slice_is_rescaled_with_its_own_numbers(series):
     np.testing.assert_allclose(read(series[0].parent).array[0], itk, rtol=1e-6)
 
 
+def test_large_whole_slopes_do_not_overflow(series):
+    for file in series:
+        edit(file, RescaleSlope=2_000_000, RescaleIntercept=0)
+    itk = sitk.GetArrayFromImage(by_itk(series[0].parent))
+    np.testing.assert_array_equal(read(series[0].parent).array[0], itk)
+
+
 def test_monochrome1_equals_its_inverted_twin(series):
     expected = read(series[0].parent).array.copy()
     for file in series:
