@@ -130,7 +130,8 @@ def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> Config
     if first["type"] == "missing":
         return ConfigError(f"'{key}' is missing", where=where, fix=f"add {key}=...")
     got = repr(first["input"])[:80]
-    return ConfigError(f"'{key}': {first['msg']}, got {got}", where=where)
+    message = first["msg"].removeprefix("Value error, ")
+    return ConfigError(f"'{key}': {message}, got {got}", where=where)
 
 
 def _model_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:

@@ -66,14 +66,28 @@ class TrainConfig(LoopConfig, OptimConfig):
     overwrite: bool = False
     quiet: bool = False
 
-    @field_validator(
-        "steps", "batch_size", "accumulate", "devices", "log_every", "check_every", "lr"
-    )
+    @field_validator("steps", "batch_size", "accumulate", "devices", "log_every", "check_every")
     @classmethod
-    def _is_positive(cls, value: float) -> float:
-        if not value > 0:
-            raise ValueError("Input should be greater than 0")
+    def _counts_something(cls, value: int) -> int:
+        if value < 1:
+            raise ValueError("has to be at least 1")
         return value
+
+    @field_validator("lr", "weight_decay", "warmup")
+    @classmethod
+    def _is_not_negative(cls, value: float) -> float:
+        if value < 0:
+            raise ValueError("has to be at least 0")
+        return value
+
+    @field_validator("spacing_mm")
+    @classmethod
+    def _has_extent(
+        cls, spacing_mm: tuple[float, float, float] | None
+    ) -> tuple[float, float, float] | None:
+        if spacing_mm and min(spacing_mm) <= 0:
+            raise ValueError("has to be above 0 mm")
+        return spacing_mm
 
 
 def launch(config: TrainConfig) -> Fabric:

@@ -209,10 +209,13 @@ def test_a_mistake_found_late_leaves_a_folder_that_overwrite_may_replace(catalog
     assert pretrain.run(PretrainConfig(overwrite=True, **options)).exit_code == 0
 
 
-@pytest.mark.parametrize("key", ["steps", "batch_size", "accumulate", "devices", "lr"])
-def test_counts_and_rates_are_positive(key):
-    with pytest.raises(ValidationError, match=key):
-        PretrainConfig(data="d", out="o", **{key: 0})
+@pytest.mark.parametrize(
+    "wrong",
+    [{"steps": 0}, {"batch_size": 0}, {"devices": 0}, {"lr": -1.0}, {"spacing_mm": (0, 1, 1)}],
+)
+def test_numbers_without_meaning_are_refused(wrong):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        PretrainConfig(data="d", out="o", **wrong)
 
 
 def test_an_archive_without_one_usable_volume_is_exit_3(tmp_path):
