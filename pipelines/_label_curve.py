@@ -6,9 +6,8 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -192,11 +191,16 @@ def run_jobs(curve: Curve, plan: Sequence[Job], jobs: int) -> None:
         curve.labelled(labels, seed)  # before the jobs start: both arms read it
     ledger = curve.out / "ledger.jsonl"
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
-        for row in pool.map(partial(Curve.finish, curve), missing):
+        futures = [pool.submit(Curve.finish, curve, job) for job in missing]
+        for future in as_completed(futures):
+            if future.exception():
+                continue  # the others still count; raised below
             with ledger.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(future.result()) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+    for future in futures:
+        future.result()
 
 
 def _one_thread() -> None:

@@ -10,10 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.core.errors import ReadError
-from medssl.core.geometry import Geometry, grid_distance_mm
+from medssl.core.geometry import GRID_TOLERANCE_MM, Geometry, grid_distance_mm
 
-# Image and label share a grid when no corner is further apart: header rounding, not a shift.
-LABEL_TOLERANCE_MM = 1e-2
 MAX_LABEL = 255
 
 
@@ -34,9 +32,9 @@ def check_grid(
         fix = f"resample the {part} to the grid of its image"
         raise ReadError(f"{part}_shape_mismatch", what, where=str(path), fix=fix)
     apart_mm = grid_distance_mm(geometry.affine, image_geometry.affine, shape[1:])
-    if apart_mm > LABEL_TOLERANCE_MM:
+    if apart_mm > GRID_TOLERANCE_MM:
         what = f"a corner of the {part} lies {apart_mm:.3g} mm from the image's"
-        fix = f"at most {LABEL_TOLERANCE_MM} mm is rounding; correct the header that is wrong"
+        fix = f"at most {GRID_TOLERANCE_MM} mm is rounding; correct the header that is wrong"
         raise ReadError(f"{part}_affine_mismatch", what, where=str(path), fix=fix)
 
 

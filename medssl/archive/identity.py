@@ -27,6 +27,7 @@ def load_salt(folder: Path) -> bytes:
     """The catalog's secret, made on first use and readable by its owner only."""
     path = folder / SALT_NAME
     if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, secrets.token_bytes(_SALT_BYTES), mode=0o600)
     return path.read_bytes()
 

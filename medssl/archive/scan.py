@@ -161,5 +161,5 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     try:
         status = path.stat()
     except OSError:
-        return -1, -1, -1  # a broken link or a file that may not be looked at
+        return -1, -1, 0  # a broken link or a file that may not be looked at
     return status.st_size, status.st_mtime_ns, status.st_ino

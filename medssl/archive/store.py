@@ -56,6 +56,7 @@ class Store:
     """Volumes that follow one contract, below ``root/<contract digest>``."""
 
     def __init__(self, root: Path, contract: Contract) -> None:
+        self.root = root
         self.folder = root / contract.digest
         self.contract = contract
         self._open: OrderedDict[Path, Any] = OrderedDict()

@@ -58,6 +58,8 @@ WORDS = Parameter(
     default=None,
     annotation=Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")],
 )
+# What a run found, shown at its end.
+_COUNTS = ("records", "patients", "modality", "predicted", "excluded", "quarantined", "reasons")
 OUT = _path("out", "Where the results go.", "-o", "--out")
 TASK = _text("task", "Head, see `medssl info`.")
 DATA = _path("data", "Catalog, archive or labelled folder.")
@@ -210,6 +212,9 @@ def _call(stage: str, given: dict[str, Any]) -> int:
     run = run_stage(stage, config, {**overrides, **options})
     if not quiet:
         typer.echo(f"results: {run.out}")
+        for key in _COUNTS:
+            if run.result.get(key):
+                typer.echo(f"  {key}: {run.result[key]}")
         for name in run.result.get("outputs", []):
             typer.echo(f"  {run.out / name}")
         if run.exit_code:

@@ -19,8 +19,8 @@ Kind = Literal["image", "volume", "clip"]
 FloatArray = npt.NDArray[np.floating[Any]]
 AnyArray = npt.NDArray[Any]
 
-# Two grids are the same when no corner is further apart than this.
-GRID_TOLERANCE_MM = 1e-3
+# Two files show one grid when no corner is further apart: header rounding, not a shift.
+GRID_TOLERANCE_MM = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

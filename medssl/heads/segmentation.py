@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
@@ -23,9 +24,9 @@ class Config(BaseConfig):
 
     freeze_encoder: bool = False
     """Train the decoder only."""
-    encoder_lr_scale: float = 1.0
+    encoder_lr_scale: float = Field(default=1.0, ge=0)
     """Factor on the encoder's learning rate."""
-    foreground: float = 0.5
+    foreground: float = Field(default=0.5, ge=0, le=1)
     """Share of training crops centred on a labelled voxel."""
     rotate_deg: float = 15.0
     """Largest rotation about each axis."""
@@ -131,7 +132,8 @@ def load_model(
     card, weights = load_card(run, best=best)
     if card.head != "segmentation":
         fix = "give a run of `medssl finetune --task segmentation`"
-        raise UsageError(f"the checkpoint has no segmentation head, it is {card.head}", fix=fix)
+        kind = f"a {card.head} model" if card.head else "a pretrained encoder"
+        raise UsageError(f"the checkpoint is {kind}, not a segmentation model", fix=fix)
     encoder = build_from_card(card)
     model = SegmentationModel(encoder, encoder.make_decoder(len(card.labels)))
     model.encoder.load_state_dict(part_of(weights, "encoder"), strict=True)

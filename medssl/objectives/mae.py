@@ -9,6 +9,7 @@ never targets.
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -25,9 +26,9 @@ from medssl.encoders._tokens import sincos_positions, visible_index
 class Config(BaseConfig):
     """Options of ``mae``."""
 
-    mask_ratio: float = 0.75
+    mask_ratio: float = Field(default=0.75, gt=0, lt=1)
     """Share of tokens hidden, r in He et al. Section 3."""
-    decoder_depth: int = 4
+    decoder_depth: int = Field(default=4, ge=1)
     """Transformer decoder blocks (encoders with tokens only)."""
     flip: bool = False
     """Mirror axes at random; off because left and right differ."""

@@ -61,6 +61,8 @@ def read_header(path: Path) -> FileHeader:
     """
     try:
         if not path.is_file() and not path.is_dir():
+            if path.is_symlink() and any(reader(n).matches(path, b"") for n in READERS.names()):
+                raise ReadError("unreadable", "a link to a scan leads nowhere", where=str(path))
             kind = "broken_link" if path.is_symlink() else "special_file"
             return FileHeader(path=str(path), format="", tags={}, ignored=kind)
         with path.open("rb") as file:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from lightning.fabric import Fabric
-from pydantic import field_validator
+from pydantic import Field, field_validator
 from torch.utils.data import Dataset
 
 from medssl.archive._pool import usable_cpus
@@ -51,12 +52,12 @@ class TrainConfig(LoopConfig, OptimConfig):
     spacing_mm: tuple[float, float, float] | None = None
     """Resample to this (D, H, W) spacing; default: each volume's own."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"] = "auto"
     devices: int = 1
     strategy: str = "auto"
     workers: int | None = None
     """Loader processes; default 0 on CPU, up to 8 beside a GPU."""
-    ema_decay: float | None = None
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Train a moving average of the weights too, and keep that one."""
     failure_budget: float = 0.01
     """Largest share of records that may fail before the run stops."""
@@ -229,6 +230,25 @@ def train(training: Training, monitors: Iterable[Monitor] = ()) -> TaskModule:
     kept = ema.module if ema else training.task
     assert isinstance(kept, TaskModule)
     return kept
+
+
+def save_config(
+    config: TrainConfig, run: Run, identity: Mapping[str, Any], derived: Mapping[str, Any]
+) -> None:
+    """Write the configuration; a run that was started with other options is left alone.
+
+    Raises:
+        UsageError: if ``resolved.yaml`` was written by another configuration.
+    """
+    digest = config_digest(config, identity)
+    path = run.out / "resolved.yaml"
+    if config.resume and path.is_file():
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if values.get("config_hash") != digest:
+            fix = "resume with the options the run was started with, or start a new --out"
+            raise UsageError("the run was started with another configuration", fix=fix)
+    crop = {"crop": list(identity["crop"])}
+    run.save_config(config, {**derived, **identity, **crop, "config_hash": digest})
 
 
 def config_digest(config: TrainConfig, identity: Mapping[str, Any]) -> str:

@@ -38,6 +38,10 @@ from medssl.readers import _read
 Scores = dict[str, dict[int, LabelScore]]
 
 
+# What predict writes beside its results.
+LABELS_NAME = "labels.json"
+
+
 class EvaluateConfig(Config):
     """What to compare."""
 
@@ -79,7 +83,9 @@ def run(config: EvaluateConfig) -> Run:
     shown = track(pairs, "evaluate", transient=True, disable=not rich.get_console().is_terminal)
     scores = {pair.case: score_pair(pair) for pair in shown}
     finished = Run("evaluate", config.out)
-    finished.result = summarise(scores, patients, _label_names(config.labels, pairs, scores))
+    finished.result = summarise(
+        scores, patients, _label_names(_stated_labels(config), pairs, scores)
+    )
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(config.out, json.dumps(finished.result, indent=1, allow_nan=False) + "\n")
     return finished
@@ -196,6 +202,14 @@ def _labels(array_CDHW: npt.NDArray[Any], file: Path) -> npt.NDArray[np.int32]:
         what = "label values are not whole numbers from 0"
         raise MedsslError(what, where=str(file), fix="is this an image, or a probability map?")
     return labels
+
+
+def _stated_labels(config: EvaluateConfig) -> dict[int, str] | None:
+    """Label names as given, or as predict wrote them beside its results."""
+    beside = config.pred / LABELS_NAME
+    if config.labels is not None or not beside.is_file():
+        return config.labels
+    return {int(k): str(v) for k, v in json.loads(beside.read_text(encoding="utf-8")).items()}
 
 
 def _label_names(given: dict[int, str] | None, pairs: list[Pair], scores: Scores) -> dict[int, str]:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rich
 
 from medssl.archive._pool import map_items, usable_cpus
 from medssl.archive.catalog import pixel_hash
+from medssl.archive.identity import hash_id, load_salt
 from medssl.archive.labelled import Case, Labelled, load_labelled, read_case
 from medssl.archive.quarantine import Ledger
 from medssl.archive.store import Entry, Store
@@ -90,7 +92,7 @@ def run(config: FinetuneConfig) -> Run:
     card = _card(config, labelled, encoder_part, contract, task.crop, entries)
     identity = {"contract": contract.digest, "crop": task.crop, **card.provenance}
     if fabric.is_global_zero:
-        run.save_config(config, {**identity, "crop": list(task.crop), "loaded_from_init": loaded})
+        _train.save_config(config, run, identity, {"loaded_from_init": loaded})
     dataset = ViewDataset(store, entries, task.views(), config.seed)
     training = _train.Training(config, fabric, run, task, dataset, identity)
     monitor = DiceMonitor(store, val_entries, _train.encoder_card(training, card), run.out)
@@ -193,14 +195,15 @@ def fill_store(
             raise result
         if isinstance(result, ReadError):
             bad[case.name] = result
-            ledger.add(case_id(case), "finetune", result.reason, result.what)
+            ledger.add(case_id(store, case), "finetune", result.reason, result.what)
     if not bad:
         return set()
     ledger.save()
+    where = "\n         ".join(f"{error.where}: {error.what}" for error in bad.values())
     if config.skip_bad_cases:
+        rich.get_console().print(f"left out:\n         {where}", markup=False)
         return set(bad)
     first = next(iter(bad.values()))
-    where = "\n         ".join(f"{error.where}: {error.what}" for error in bad.values())
     fix = first.fix or "mend or remove these cases, or give skip_bad_cases=true"
     raise ReadError(first.reason, f"{len(bad)} labelled cases cannot be used", where=where, fix=fix)
 
@@ -233,13 +236,14 @@ class Preparation:
 def case_key(store: Store, case: Case) -> str:
     """Name of a case's volume in the store: its files, their sizes and times."""
     assert case.label is not None
-    stats = [(str(path.resolve()), path.stat()) for path in (*case.images, case.label)]
-    return store.key(*(f"{name}:{s.st_size}:{s.st_mtime_ns}" for name, s in stats))
+    stats = [path.stat() for path in (*case.images, case.label)]
+    return store.key(case_id(store, case), *(f"{s.st_size}:{s.st_mtime_ns}" for s in stats))
 
 
-def case_id(case: Case) -> str:
-    """Hash of the case's files: what a ledger may hold."""
-    return hashlib.sha256("".join(map(str, case.images)).encode()).hexdigest()[:16]
+def case_id(store: Store, case: Case) -> str:
+    """Salted hash of the case's files: what a ledger and file names may hold."""
+    files = (*case.images, *([case.label] if case.label else ()))
+    return hash_id(load_salt(store.root), *(str(path.resolve()) for path in files))
 
 
 def _inherited(config: FinetuneConfig) -> tuple[Contract, Component]:
@@ -252,6 +256,9 @@ def _inherited(config: FinetuneConfig) -> tuple[Contract, Component]:
     if asked and asked.name != card.encoder.name:
         what = f"--encoder {asked.name}, but --init holds {card.encoder.name}"
         raise UsageError(what, fix=f"--encoder {card.encoder.name}")
+    if asked and asked.options and asked.options != card.encoder.options:
+        what = f"encoder options {asked.options}, but --init has {card.encoder.options}"
+        raise UsageError(what, fix="leave them out: --init brings its own")
     contract = card.contract
     if config.spacing_mm:
         contract = contract.model_copy(update={"spacing_mm": config.spacing_mm})

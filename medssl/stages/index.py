@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import rich.progress
 from pydantic import Field, field_validator
 from rich.console import Console
@@ -28,7 +29,7 @@ from medssl.archive.split import Fractions
 from medssl.core.config import Config
 from medssl.core.errors import MedsslError, NothingUsableError, ReadError, UsageError
 from medssl.core.runlog import Run
-from medssl.core.sample import Record
+from medssl.core.sample import Record, Role
 from medssl.readers._base import Found
 from medssl.readers._dispatch import sample
 
@@ -136,11 +137,11 @@ class _Index:
         hashes = {_key(r): r.pixel_hash for r in records if r.pixel_hash}
         done_before = failed | hashes.keys()
         found = {min(one.files): one for one in self.scan.found}
-        pairs = [(_key(one.record), found[min(one.files)]) for one in listed]
-        missing = [pair for pair in pairs if pair[0] not in done_before]
+        items = [(_key(one.record), found[min(one.files)], one.record.role) for one in listed]
+        missing = [item for item in items if item[0] not in done_before]
         workers = _workers(self.config)
         results = map_items(_hash_pixels, missing, workers=workers, chunk=_DECODE_CHUNK)
-        for done, ((key, _), result) in enumerate(results, start=1):
+        for done, ((key, _, _), result) in enumerate(results, start=1):
             if isinstance(result, MedsslError):
                 reason = result.reason if isinstance(result, ReadError) else "too_large"
                 self.ledger.add(key[0], "pixels", reason, result.what, hash=key[1])
@@ -185,6 +186,12 @@ def _workers(config: IndexConfig) -> int:
     return usable_cpus() if config.workers is None else config.workers
 
 
-def _hash_pixels(item: tuple[tuple[str, str], Found]) -> str:
-    """Runs in a worker: decodes one record."""
-    return pixel_hash(sample(item[1]).array)
+def _hash_pixels(item: tuple[tuple[str, str], Found, Role]) -> str:
+    """Runs in a worker: decodes one record and refuses pictures nothing can be learnt from."""
+    _, found, role = item
+    array = sample(found).array
+    if not np.isfinite(array).all():
+        raise ReadError("nan_voxels", "voxels are NaN or infinite")
+    if role == "image" and array.min() == array.max():
+        raise ReadError("constant", "all voxels have one value")
+    return pixel_hash(array)

@@ -78,7 +78,7 @@ def run(config: PretrainConfig) -> Run:
         "crop": card.patch_size,
     }
     if fabric.is_global_zero:
-        run.save_config(config, {"records": len(entries), **identity, "crop": list(task.crop)})
+        _train.save_config(config, run, identity, {"records": len(entries)})
     tensors = {f"encoder.{key}": value for key, value in task.encoder.state_dict().items()}
     assert_reloads(card, tensors)  # before step 1; ``model`` is written once it is trained
     dataset = ViewDataset(store, entries, task.views(), config.seed)
@@ -167,8 +167,7 @@ def fill_store(
 
     Raises:
         NothingUsableError: if all records fail.
-        BudgetExceededError: if more than half of the records fail, or more than a few and more
-            than ``failure_budget`` of them.
+        BudgetExceededError: if more than a few and more than ``failure_budget`` of them fail.
     """
     missing = [record for record in records if store_key(store, record) not in store]
     prepare_one = Preparation(catalog.folder, store)
@@ -189,8 +188,7 @@ def fill_store(
     if failed == len(records):
         what = f"none of {failed} volumes can be used"
         raise NothingUsableError(what, fix="the catalog's quarantine.jsonl says why")
-    allowed = min(max(_FEW, config.failure_budget * len(records)), len(records) / 2)
-    if failed > allowed:
+    if failed > max(_FEW, config.failure_budget * len(records)):
         what = f"{failed} of {len(records)} records failed, budget {config.failure_budget:.1%}"
         fix = "look at quarantine.jsonl, or raise failure_budget"
         raise BudgetExceededError(what, fix=fix)

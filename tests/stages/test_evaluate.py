@@ -106,7 +106,7 @@ def test_other_shape_is_named(folders, tmp_path):
 
 def test_shifted_grid_is_refused(folders, tmp_path):
     shifted = SPACING.copy()
-    shifted[0, 3] = 0.01
+    shifted[0, 3] = 0.05
     save(folders[0] / "a_seg.nii.gz", cube(), shifted)
     with pytest.raises(MedsslError, match="mm apart"):
         evaluate(folders, tmp_path)
@@ -162,3 +162,14 @@ def test_only_background_everywhere(tmp_path):
         save(tmp_path / name / "a.nii.gz", cube() * 0)
     with pytest.raises(NothingUsableError, match="no label"):
         evaluate((tmp_path / "p", tmp_path / "r"), tmp_path)
+
+
+def test_label_names_come_from_what_predict_wrote(folders, tmp_path):
+    (folders[0] / "labels.json").write_text('{"0": "background", "1": "liver"}')
+    assert list(evaluate(folders, tmp_path).result["dice"]["per_label"]) == ["liver"]
+
+
+def test_values_that_predict_does_not_name_are_refused(folders, tmp_path):
+    (folders[0] / "labels.json").write_text('{"0": "background", "7": "liver"}')
+    with pytest.raises(MedsslError, match="label value 1"):
+        evaluate(folders, tmp_path)

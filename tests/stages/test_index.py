@@ -17,6 +17,7 @@ from medssl.archive.split import leaks
 from medssl.core.errors import ConfigError, NothingUsableError, UsageError
 from medssl.stages.index import IndexConfig, run
 from tests.support import fresh_python
+from tests.training_archive import save, volume, write_images
 
 NOISE = np.random.default_rng(0).integers(0, 999, (20, 5, 6, 7)).astype(np.float32)
 
@@ -245,3 +246,24 @@ def test_the_whole_data_tree_ends_in_one_outcome_each(medssl_data, tmp_path):
     catalog = Catalog.open(tmp_path / "c")
     assert Counter(r.role for r in catalog.records())["label"] == 184
     assert leaks(catalog.records()) == set()
+
+
+def test_pixels_note_what_cannot_be_learnt_from(tmp_path):
+    spoilt = volume(0)[0]
+    spoilt[2, 2, 2] = float("nan")
+    save(tmp_path / "a" / "nan.nii.gz", spoilt)
+    save(tmp_path / "a" / "flat.nii.gz", volume(0)[0] * 0 + 7)
+    save(tmp_path / "a" / "good.nii.gz", volume(1)[0])
+    done = run(IndexConfig(archive=tmp_path / "a", out=tmp_path / "c", pixels=True, quiet=True))
+    assert done.exit_code == 4
+    assert done.result["reasons"] == {"constant": 1, "nan_voxels": 1}
+    assert done.result["records"] == 3
+
+
+def test_link_to_a_scan_that_is_gone_is_quarantined(tmp_path):
+    archive = write_images(tmp_path / "a", 2)
+    (archive / "gone.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    (archive / "gone.txt").symlink_to(tmp_path / "nowhere.txt")
+    done = run(IndexConfig(archive=archive, out=tmp_path / "c", quiet=True))
+    assert done.result["reasons"] == {"unreadable": 1}
+    assert done.result["ignored"] == {"ignored:broken_link": 1}
