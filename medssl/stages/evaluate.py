@@ -9,8 +9,8 @@ case, or is named in ``labels``, counts in every case: absent from prediction an
 scores Dice 1 and HD95 0. Intervals are 95 % percentile bootstrap over patients; ``low`` and
 ``high`` are null with a single patient.
 
-``cases[].case`` is the file name below ``pred`` without its ending: the one that predict wrote in
-the user's own output folder.
+``cases[].case`` is the reference's name below ``ref`` without its ending, as in the user's own
+folders.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def pair_files(pred: Path, ref: Path) -> list[Pair]:
     for name, file in references.items():
         if name not in partner:
             raise _unpaired("reference", "prediction", file)
-    return [Pair(partner[n], predictions[partner[n]], references[n]) for n in references]
+    return [Pair(name, predictions[partner[name]], file) for name, file in references.items()]
 
 
 def score_pair(pair: Pair) -> dict[int, LabelScore]:

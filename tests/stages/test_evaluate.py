@@ -46,7 +46,7 @@ def test_file_has_the_documented_shape(folders, tmp_path):
     assert set(metrics) == {"dice", "hd95_mm", "cases"}
     assert set(metrics["dice"]) == {"mean", "low", "high", "n", "per_label"}
     assert metrics["cases"] == [
-        {"case": "a_seg", "label": "1", "dice": 1.0, "hd95_mm": 0.0, "volume_error_mm3": 0.0},
+        {"case": "a", "label": "1", "dice": 1.0, "hd95_mm": 0.0, "volume_error_mm3": 0.0},
         {"case": "sub/b", "label": "1", "dice": 0.5, "hd95_mm": 1.0, "volume_error_mm3": 0.0},
     ]
     assert metrics["dice"]["mean"] == 0.75
@@ -59,7 +59,7 @@ def test_label_absent_from_one_case_counts_as_found_absent(folders, tmp_path):
         save(folders[name == "c"] / f"{name}.nii.gz", cube(value=2))
     metrics = evaluate(folders, tmp_path).result
     per_case = [(c["case"], c["label"], c["dice"]) for c in metrics["cases"]]
-    assert ("a_seg", "2", 1.0) in per_case
+    assert ("a", "2", 1.0) in per_case
     assert len(per_case) == 6
 
 
