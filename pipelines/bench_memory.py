@@ -49,7 +49,7 @@ def main() -> None:
         "Peak memory of pretrain and predict",
         ["stage", *(f"{count} scans, MB" for count in COUNTS), "growth"],
         rows,
-        f"Proportional set size of the process and its children, sampled every 50 ms; scans of "
+        f"Proportional set size of the process and its children, sampled every 10 ms; scans of "
         f"{SHAPE_WHD} voxels, resenc-xs.",
     )
 
@@ -85,7 +85,7 @@ def _peak_mb(words: list[str]) -> float:
     peak = 0.0
     while process.poll() is None:
         peak = max(peak, sum(_pss_mb(pid) for pid in _family(process.pid)))
-        time.sleep(0.05)
+        time.sleep(0.01)
     if process.returncode not in (0, 4):
         raise subprocess.CalledProcessError(process.returncode, words)
     return peak
