@@ -27,9 +27,14 @@ def median_with_interval(values: npt.ArrayLike, digits: int = 3) -> tuple[str, s
 
 
 def write_table(
-    name: str, title: str, head: Sequence[str], rows: Sequence[Sequence[object]], note: str
+    name: str,
+    title: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    note: str,
+    folder: Path = RESULTS,
 ) -> None:
-    """Write ``docs/results/<name>.md`` and show it."""
+    """Write ``<folder>/<name>.md`` and show it."""
     lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
     origin = (
         f"Written by `python -m pipelines.{name}`; medssl {medssl.__version__}, "
@@ -47,5 +52,5 @@ def write_table(
             "",
         ]
     )
-    write_text(RESULTS / f"{name}.md", text)
+    write_text(folder / f"{name}.md", text)
     typer.echo(text)

@@ -26,7 +26,7 @@ from medssl.core.seeding import generator, seed_everything
 from medssl.core.taskmodule import TaskModule
 from medssl.encoders._base import build_encoder
 from medssl.training.meter import peak_memory_mb
-from pipelines._bench import write_table
+from pipelines._bench import RESULTS, write_table
 from pipelines._msd import link_cases, read_split
 
 CROP = (32, 32, 32)
@@ -62,9 +62,9 @@ def main(
             rows += _speed(encoder, crop, batch, compiled=compiled, device=device)
     rows += _real_run(data, out, device)
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    write_table(
-        "gpu_check", "GPU check", ["what", "figure"], rows, f"{name}, torch {torch.__version__}."
-    )
+    note = f"{name}, torch {torch.__version__}."
+    folder = RESULTS if device == "cuda" else out  # a CPU's figures are no results
+    write_table("gpu_check", "GPU check", ["what", "figure"], rows, note, folder)
 
 
 def _same_loss(name: str, encoder: str, device: str) -> Iterator[Row]:
