@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from medssl.core.errors import ReadError
 from medssl.core.sample import UNKNOWN
 
 FILE_NAME = "dataset.json"
-_LABEL_FOLDERS = {"labelstr", "labelsts", "labels"}
+_LABEL_FOLDERS = {"labelstr", "labelsts", "labels", "masks"}
+_LABEL_WORD = re.compile(r"(^|[-_.])(seg|segmentation|labels?|masks?)([-_.]|$)")
 _TEST_FOLDERS = {"imagests", "labelsts"}
 # Channel names in use -> DICOM modality, by how they start.
 _MODALITY_BY_START = (("ct", "CT"), ("pet", "PT"), ("pt", "PT"), ("us", "US"), ("ultrasound", "US"))
@@ -74,8 +76,16 @@ def modality_of(names: Iterable[str]) -> str:
 
 
 def is_label_path(relative: Path) -> bool:
-    """Whether a file lies in a folder of label maps."""
-    return any(part.lower() in _LABEL_FOLDERS for part in relative.parts[:-1])
+    """Whether a file lies in a folder of label maps, or is a NIfTI named as one (``x_seg.nii``).
+
+    >>> is_label_path(Path("masks/a.png")), is_label_path(Path("a_seg.nii.gz"))
+    (True, True)
+    >>> is_label_path(Path("segura_t1.nii.gz"))
+    False
+    """
+    name = relative.name.lower()
+    named = ".nii" in name and _LABEL_WORD.search(name.partition(".nii")[0]) is not None
+    return named or any(part.lower() in _LABEL_FOLDERS for part in relative.parts[:-1])
 
 
 def is_test_path(relative: Path) -> bool:

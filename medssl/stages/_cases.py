@@ -41,7 +41,7 @@ def scan_input(
 ) -> tuple[Scan, Counter[str]]:
     """What a folder or a single file holds, and what is skipped without complaint.
 
-    Label maps (folders ``labelsTr``, ``labelsTs``, ``labels``) are no scans to predict; pictures
+    Label maps (see :func:`is_label_path`) are no scans to predict; pictures
     are none either.
 
     Raises:
