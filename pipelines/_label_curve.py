@@ -45,6 +45,8 @@ class Curve:
     groups: dict[str, str]
     """Group of each test case, for the bootstrap."""
     pretrain_overrides: dict[str, Any] = field(default_factory=dict)
+    remark: str = ""
+    """How the recipe came about; stands below the table."""
 
     def pretrained(self) -> Path:
         """The pretraining run on the training images, made or continued if need be."""
@@ -130,7 +132,8 @@ class Curve:
                     _cell(dice_difference(pretrained, scratch, self.groups), sign="+"),
                 ]
                 lines.append(f"| {n} | {k} | {' | '.join(cells)} |")
-        return "\n".join([*lines, "", *self._by_seed(labels, seeds, steps), ""])
+        remark = [self.remark, ""] if self.remark else []
+        return "\n".join([*lines, "", *remark, *self._by_seed(labels, seeds, steps), ""])
 
     def _method(self, seeds: Sequence[int]) -> str:
         return (
