@@ -35,6 +35,9 @@ _RECORD_SCHEMA: dict[str, Any] = {
     "spacing_mm": pl.List(pl.Float64),
     "affine": pl.List(pl.Float64),
     "flags": pl.List(pl.String),
+    "references": pl.List(pl.String),
+    "study_day": pl.Int64,
+    "duration_s": pl.Float64,
     "n_files": pl.Int64,
     "size_bytes": pl.Int64,
 }
@@ -216,7 +219,7 @@ def _filtered(table: pl.DataFrame, where: str) -> pl.DataFrame:
 
 
 def _record(row: dict[str, Any]) -> Record:
-    for key in ("shape", "spacing_mm", "affine", "flags"):
+    for key in ("shape", "spacing_mm", "affine", "flags", "references"):
         row[key] = None if row[key] is None else tuple(row[key])
     return Record(**row)
 

@@ -144,7 +144,12 @@ def _read_state(path: str) -> FileState:
         header = read_header(Path(path))
     except ReadError as error:
         return _state(path, _refusal_json(error.reason, error.what))
-    content = {"format": header.format, "tags": header.tags, "ignored": header.ignored}
+    content = {
+        "format": header.format,
+        "tags": header.tags,
+        "ignored": header.ignored,
+        "key": header.key,
+    }
     return _state(path, json.dumps({"header": content}))
 
 

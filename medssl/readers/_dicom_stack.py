@@ -17,6 +17,7 @@ import numpy.typing as npt
 from medssl.core.errors import ReadError
 from medssl.core.geometry import Geometry
 from medssl.readers._base import FileHeader, Found, Refused
+from medssl.readers._dicom_pixels import is_uncompressed
 
 MIN_SLICES = 3
 # Direction cosines this close are one orientation (0.06 degrees).
@@ -168,7 +169,10 @@ def _found(stack: Stack) -> Found:
         series=first["series"] or str(Path(stack.slices[0].path).parent),
         series_number=first["series_number"],
         flags=tuple(flags),
-        options={"residual_mm": stack.residual_mm},
+        options={
+            "residual_mm": stack.residual_mm,
+            "uncompressed": all(is_uncompressed(one.tags["syntax"]) for one in stack.slices),
+        },
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from functools import cache, partial
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +15,13 @@ import numpy.typing as npt
 from medssl.core.errors import ReadError
 from medssl.core.registry import READERS
 from medssl.core.sample import Sample
-from medssl.readers._base import FileHeader, Found, Reader, Refused
+from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
 from medssl.readers._ignored import ignored_kind
+from medssl.readers._load import load_here, reader
+from medssl.readers._sandbox import load_capped
+from medssl.readers._source import open_source
 
 HEAD_BYTES = 4096
-
-
-@cache
-def reader(name: str) -> Reader:
-    """The reader module of this name."""
-    return cast(Reader, READERS.module(name)[0])
 
 
 def walk(folder: Path, skip: Path | None = None) -> Iterator[Path]:
@@ -65,7 +62,7 @@ def read_header(path: Path) -> FileHeader:
                 raise ReadError("unreadable", "a link to a scan leads nowhere", where=str(path))
             kind = "broken_link" if path.is_symlink() else "special_file"
             return FileHeader(path=str(path), format="", tags={}, ignored=kind)
-        with path.open("rb") as file:
+        with open_source(path) as file:
             head = file.read(HEAD_BYTES)
         for name in READERS.names():
             if reader(name).matches(path, head):
@@ -76,36 +73,37 @@ def read_header(path: Path) -> FileHeader:
     return FileHeader(path=str(path), format="", tags={}, ignored=ignored_kind(path, head))
 
 
-def group_headers(headers: Iterable[FileHeader]) -> tuple[list[Found], list[Refused]]:
+def group_headers(
+    headers: Iterable[FileHeader], policy: Policy = DEFAULT_POLICY
+) -> tuple[list[Found], list[Refused]]:
     """Assemble headers of any formats into records, in the order of their first file."""
-    by_format: dict[str, list[FileHeader]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[FileHeader]] = defaultdict(list)
     for header in headers:
         if not header.ignored:
-            by_format[header.format].append(header)
+            groups[header.format, header.key or header.path].append(header)
     found: list[Found] = []
     refused: list[Refused] = []
-    for name, members in by_format.items():
-        good, bad = reader(name).group(members)
+    for (name, _), members in groups.items():
+        good, bad = reader(name).group(members, policy)
         found += good
         refused += bad
     return sorted(found, key=lambda f: min(f.files)), sorted(refused, key=lambda r: min(r.files))
 
 
-def load(found: Found) -> npt.NDArray[Any]:
-    """The voxels of a record, channel first.
+def load(found: Found, frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
+    """The voxels of a record, channel first; foreign decoders run in a capped process.
+
+    Args:
+        found: the record.
+        frames: frame numbers of a clip; ``None`` = everything.
 
     Raises:
-        ReadError: if they cannot be decoded, or no longer have the shape of the header.
+        ReadError: if they cannot be decoded, or no longer have the shape of the header;
+            ``decoder_crash``, ``decoder_timeout``, ``decoder_memory`` from the capped process.
     """
-    try:
-        array = reader(found.format).load(found)
-    except OSError as error:
-        what = f"the file cannot be opened ({error.strerror or type(error).__name__})"
-        raise ReadError("unreadable", what, where=found.files[0]) from None
-    if array.shape != found.shape:
-        what = f"the file holds shape {array.shape}, its header said {found.shape}"
-        raise ReadError("changed", what, where=found.files[0], fix="index the archive again")
-    return array
+    if not reader(found.format).trusted(found):
+        return load_capped(found, frames)
+    return load_here(found, frames)
 
 
 def sample(found: Found) -> Sample:

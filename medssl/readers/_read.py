@@ -16,11 +16,11 @@ _log = logging.getLogger("medssl")
 
 
 def read(path: str | Path, frames: Sequence[int] | None = None) -> Sample:
-    """One image or volume from a file, or from a folder that holds exactly one.
+    """One image, volume or clip from a file, or from a folder that holds exactly one.
 
     Args:
         path: a file, or the folder of a DICOM series.
-        frames: frame numbers of a clip; images and volumes have none.
+        frames: read only these frames of a clip; images and volumes have none.
 
     Raises:
         ReadError: the file is broken, or the folder holds several volumes (it names them).
@@ -30,9 +30,6 @@ def read(path: str | Path, frames: Sequence[int] | None = None) -> Sample:
     target = Path(path)
     if not target.exists():
         raise UsageError("the path does not exist", where=str(target))
-    if frames is not None:
-        fix = "leave frames out and slice Sample.array"
-        raise UsageError("frames selects frames of a clip; no clip here", where=str(path), fix=fix)
     found, refused = _found_in(target)
     if len(found) > 1:
         names = "\n".join(f"    {_describe(one)}" for one in found)
@@ -40,7 +37,8 @@ def read(path: str | Path, frames: Sequence[int] | None = None) -> Sample:
         what = f"the folder holds {len(found)} images or volumes, read needs one"
         raise ReadError("several_volumes", what, where=f"{target}\n{names}", fix=fix)
     if found:
-        return sample(found[0])
+        whole = sample(found[0])
+        return whole if frames is None else whole.select(frames)
     if refused:
         raise ReadError(refused[0].reason, refused[0].message, where=refused[0].files[0])
     raise NothingUsableError("no image or volume here", where=str(target))

@@ -7,9 +7,9 @@ by kind.
 
 from __future__ import annotations
 
-import math
 import struct
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,14 @@ import numpy.typing as npt
 import pydicom
 from pydicom import config
 from pydicom.errors import InvalidDicomError
-from pydicom.multival import MultiValue
 
 from medssl.core.errors import ReadError
-from medssl.core.sample import UNKNOWN
-from medssl.readers._base import FileHeader, Found, Refused
+from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
 from medssl.readers._dicom_pixels import decode_slice, is_uncompressed
 from medssl.readers._dicom_stack import stack_slices
+from medssl.readers._dicom_tags import VOLUME_MODALITIES, Elements, PydicomElements, tags_of
 
 _SUFFIXES = {".dcm", ".dicom", ".ima"}
-_IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 # SOP classes that hold no image of the patient, by prefix of their UID.
 _IGNORED_CLASSES = (
     ("1.2.840.10008.1.3.10", "dicomdir"),
@@ -38,12 +36,6 @@ _IGNORED_CLASSES = (
     ("1.2.840.10008.5.1.4.1.1.66", "dicom_seg_or_raw"),
     ("1.2.840.10008.5.1.4.1.1.481.", "dicom_rt"),
 )
-_VOLUME_MODALITIES = {"CT", "MR", "PT", "NM"}
-# Anything else in Modality may be free text, and free text may identify.
-_MODALITIES = _VOLUME_MODALITIES | {
-    *("CR", "DX", "ES", "GM", "IO", "IVUS", "MG", "OCT", "OP", "OPT", "OT", "PX", "RF", "SM"),
-    *("US", "XA", "XC"),
-}
 _PARSE_ERRORS: tuple[type[Exception], ...] = (EOFError, struct.error, ValueError, LookupError)
 _PARSE_ERRORS += (AttributeError, TypeError, RuntimeError)
 # Cosines further than this from unit length and right angles are no orientation.
@@ -78,9 +70,8 @@ def header(path: Path) -> FileHeader:
         with warnings.catch_warnings(), config.disable_value_validation():
             warnings.simplefilter("ignore")
             dataset = _parse(path)
-            sop_class = _text(dataset, "SOPClassUID") or _text(
-                dataset.file_meta, "MediaStorageSOPClassUID"
-            )
+            elements = PydicomElements(dataset)
+            sop_class = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
             for prefix, kind in _IGNORED_CLASSES:
                 if sop_class.startswith(prefix):
                     return FileHeader(path=where, format="dicom", tags={}, ignored=kind)
@@ -88,16 +79,21 @@ def header(path: Path) -> FileHeader:
                 if not sop_class:
                     raise ReadError("not_dicom", "no SOP class and no image", where=where)
                 return FileHeader(path=where, format="dicom", tags={}, ignored="dicom_other")
-            tags = _tags(dataset, size)
+            tags = tags_of(elements)
+            tags["refused"] = _refusal(elements, tags, size)
     except InvalidDicomError:
         raise ReadError("not_dicom", "the content is not DICOM", where=where) from None
     except _PARSE_ERRORS as error:
         what = f"the DICOM header is broken ({type(error).__name__})"
         raise ReadError("broken_header", what, where=where) from None
-    return FileHeader(path=where, format="dicom", tags=tags)
+    # Some anonymisers delete the series id: then what lies in one folder is one series.
+    series = tags["series"] or str(path.parent)
+    return FileHeader(path=where, format="dicom", tags=tags, key=f"{tags['study']}/{series}")
 
 
-def group(headers: list[FileHeader]) -> tuple[list[Found], list[Refused]]:
+def group(
+    headers: list[FileHeader], _policy: Policy = DEFAULT_POLICY
+) -> tuple[list[Found], list[Refused]]:
     """Stack the slices of every series; files that cannot be slices are refused one by one."""
     slices, refused = [], []
     for one in headers:
@@ -110,7 +106,7 @@ def group(headers: list[FileHeader]) -> tuple[list[Found], list[Refused]]:
     return found, refused + unstacked
 
 
-def load(found: Found) -> npt.NDArray[Any]:
+def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
     """(1, D, H, W) in rescaled units, slice by slice.
 
     Raises:
@@ -125,6 +121,11 @@ def load(found: Found) -> npt.NDArray[Any]:
     return x_CDHW
 
 
+def trusted(found: Found) -> bool:
+    """Uncompressed pixels are read by numpy alone."""
+    return bool(found.options.get("uncompressed"))
+
+
 def _parse(path: Path) -> Any:
     try:
         return pydicom.dcmread(path, stop_before_pixels=True)
@@ -135,46 +136,17 @@ def _parse(path: Path) -> Any:
         return pydicom.dcmread(path, stop_before_pixels=True, force=True)
 
 
-def _tags(dataset: Any, size: int) -> dict[str, Any]:
-    modality = _text(dataset, "Modality")
-    tags: dict[str, Any] = {
-        "patient": _text(dataset, "PatientID"),
-        "study": _text(dataset, "StudyInstanceUID"),
-        "series": _text(dataset, "SeriesInstanceUID"),
-        "series_number": _whole(dataset, "SeriesNumber"),
-        "modality": modality if modality in _MODALITIES else UNKNOWN,
-        "rows": _whole(dataset, "Rows") or 0,
-        "columns": _whole(dataset, "Columns") or 0,
-        "frames": _whole(dataset, "NumberOfFrames") or 1,
-        "channels": _whole(dataset, "SamplesPerPixel") or 1,
-        "bits_allocated": _whole(dataset, "BitsAllocated") or 0,
-        "bits_stored": _whole(dataset, "BitsStored") or _whole(dataset, "BitsAllocated") or 0,
-        "signed": bool(_whole(dataset, "PixelRepresentation")),
-        "photometric": _text(dataset, "PhotometricInterpretation"),
-        "syntax": _text(dataset.file_meta, "TransferSyntaxUID") or _IMPLICIT_LITTLE,
-        "rescale": _rescale(dataset),
-        "orientation": _numbers(dataset, "ImageOrientationPatient", 6),
-        "position_mm": _numbers(dataset, "ImagePositionPatient", 3),
-        "pixel_spacing_mm": _numbers(dataset, "PixelSpacing", 2),
-    }
-    mosaic = "MOSAIC" in str(dataset.get("ImageType", "")).upper()
-    tags["refused"] = _refusal(dataset, tags, size, mosaic=mosaic)
-    return tags
-
-
-def _refusal(
-    dataset: Any, tags: dict[str, Any], size: int, *, mosaic: bool
-) -> tuple[str, str] | None:
+def _refusal(elements: Elements, tags: dict[str, Any], size: int) -> tuple[str, str] | None:
     """Why this file cannot be a slice of a volume."""
-    if tags["frames"] > 1 or "PerFrameFunctionalGroupsSequence" in dataset:
+    if tags["frames"] > 1 or elements.has("PerFrameFunctionalGroupsSequence"):
         return "unsupported_multiframe", f"{tags['frames']} frames in one file"
-    if mosaic:
+    if "MOSAIC" in tags["image_type"]:
         return "unsupported_mosaic", "the slices are tiled into one mosaic image"
-    if tags["modality"] not in _VOLUME_MODALITIES and not tags["position_mm"]:
+    if tags["modality"] not in VOLUME_MODALITIES and not tags["position_mm"]:
         return "unsupported_2d", f"a single image (modality {tags['modality']}), not a slice"
     if tags["channels"] != 1:
         return "unsupported_colour", f"{tags['channels']} colour channels"
-    if "ModalityLUTSequence" in dataset:
+    if elements.has("ModalityLUTSequence"):
         return "unsupported_modality_lut", "values go through a modality look-up table"
     return _bad_pixels(tags, size) or _bad_geometry(tags)
 
@@ -206,34 +178,3 @@ def _bad_geometry(tags: dict[str, Any]) -> tuple[str, str] | None:
     if np.abs(cosines @ cosines.T - np.eye(2)).max() > _COSINE_TOLERANCE:
         return "bad_geometry", "row and column directions are not orthogonal unit vectors"
     return None
-
-
-def _rescale(dataset: Any) -> tuple[float, float] | None:
-    if "RescaleSlope" not in dataset and "RescaleIntercept" not in dataset:
-        return 1.0, 0.0
-    slope = _numbers(dataset, "RescaleSlope", 1)
-    intercept = _numbers(dataset, "RescaleIntercept", 1)
-    return (slope[0], intercept[0]) if slope and intercept and slope[0] else None
-
-
-def _text(dataset: Any, keyword: str) -> str:
-    value = dataset.get(keyword)
-    return "" if value is None else str(value).strip("\0 ")
-
-
-def _whole(dataset: Any, keyword: str) -> int | None:
-    numbers = _numbers(dataset, keyword, 1)
-    return int(numbers[0]) if numbers else None
-
-
-def _numbers(dataset: Any, keyword: str, count: int) -> list[float] | None:
-    """``count`` finite numbers, or ``None``."""
-    value = dataset.get(keyword)
-    if value is None:
-        return None
-    values = list(value) if isinstance(value, MultiValue) else [value]
-    try:
-        numbers = [float(v) for v in values]
-    except (TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from medssl.core.errors import ReadError
 from medssl.core.geometry import Geometry
-from medssl.readers._base import FileHeader, Found, Refused
+from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
 
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
@@ -58,7 +58,9 @@ def header(path: Path) -> FileHeader:
     return FileHeader(path=str(path), format="image", tags=tags)
 
 
-def group(headers: list[FileHeader]) -> tuple[list[Found], list[Refused]]:
+def group(
+    headers: list[FileHeader], _policy: Policy = DEFAULT_POLICY
+) -> tuple[list[Found], list[Refused]]:
     """Each file is one image."""
     return [
         Found(
@@ -73,7 +75,7 @@ def group(headers: list[FileHeader]) -> tuple[list[Found], list[Refused]]:
     ], []
 
 
-def load(found: Found) -> npt.NDArray[Any]:
+def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
     """(C, H, W).
 
     Raises:
@@ -83,6 +85,11 @@ def load(found: Found) -> npt.NDArray[Any]:
         pixels = np.asarray(image.convert(_MODES[image.mode][0]))
     x_HWC = pixels if pixels.ndim == 3 else pixels[:, :, None]
     return np.ascontiguousarray(x_HWC.transpose(2, 0, 1)).astype(found.dtype, copy=False)
+
+
+def trusted(found: Found) -> bool:  # noqa: ARG001
+    """Pillow decodes."""
+    return False
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from nibabel.spatialimages import HeaderDataError
 from medssl.core.errors import ReadError, ResourceError
 from medssl.core.geometry import Geometry, check_affine, grid_distance_mm, to_array_order
 from medssl.core.sample import BYTE_CAP
-from medssl.readers._base import FileHeader, Found, Refused
+from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
 
 FORM_TOLERANCE_MM = 0.1
 MIN_SLICES = 3
@@ -65,12 +66,14 @@ def header(path: Path) -> FileHeader:
     return FileHeader(path=where, format="nifti", tags=tags)
 
 
-def group(headers: list[FileHeader]) -> tuple[list[Found], list[Refused]]:
+def group(
+    headers: list[FileHeader], _policy: Policy = DEFAULT_POLICY
+) -> tuple[list[Found], list[Refused]]:
     """Each file is one volume."""
     return [_found(one) for one in headers], []
 
 
-def load(found: Found) -> npt.NDArray[Any]:
+def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
     """(C, D, H, W), scl_slope and scl_inter applied once.
 
     Raises:
@@ -99,6 +102,11 @@ def load(found: Found) -> npt.NDArray[Any]:
         x_CDHW *= x_CDHW.dtype.type(slope)
         x_CDHW += x_CDHW.dtype.type(intercept)
     return x_CDHW
+
+
+def trusted(found: Found) -> bool:  # noqa: ARG001
+    """Voxels are read by numpy and inflated under a cap."""
+    return True
 
 
 def _parse(start: bytes, where: str) -> Any:

@@ -24,11 +24,11 @@ def reader(request):
     return request.param, READERS.module(request.param)[0]
 
 
-def test_offers_the_four_functions(reader):
+def test_offers_the_five_functions(reader):
     _, module = reader
     found = {name: len(inspect.signature(getattr(module, name)).parameters) for name in
-             ("matches", "header", "group", "load")}  # fmt: skip
-    assert found == {"matches": 2, "header": 1, "group": 1, "load": 1}
+             ("matches", "header", "group", "load", "trusted")}  # fmt: skip
+    assert found == {"matches": 2, "header": 1, "group": 2, "load": 2, "trusted": 1}
 
 
 @pytest.mark.parametrize("seed", range(20))

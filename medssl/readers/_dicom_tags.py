@@ -1,0 +1,121 @@
+"""What grouping and decoding need of a DICOM header, as one JSON-able mapping.
+
+The header may have been parsed by pydicom or by the lean reader: both offer :class:`Elements`, and
+everything below sees only that, so the two give the same tags by construction.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.multival import MultiValue
+
+from medssl.core.sample import UNKNOWN
+
+IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+VOLUME_MODALITIES = {"CT", "MR", "PT", "NM"}
+# Anything else in Modality may be free text, and free text may identify.
+MODALITIES = VOLUME_MODALITIES | {
+    *("CR", "DX", "ES", "GM", "IO", "IVUS", "MG", "OCT", "OP", "OPT", "OT", "PX", "RF", "SM"),
+    *("US", "XA", "XC"),
+}
+
+
+class Elements(Protocol):
+    """Top-level elements of a data set, by keyword; file meta keywords included."""
+
+    def has(self, keyword: str) -> bool:
+        """Whether the element is there, empty or not, sequences included."""
+
+    def text(self, keyword: str) -> str:
+        """The value as stripped text, several values joined by backslashes; empty if absent."""
+
+    def numbers(self, keyword: str, count: int | None = None) -> list[float] | None:
+        """Finite numbers, ``count`` of them if given; ``None`` if absent or anything else."""
+
+
+def tag_of(keyword: str) -> int:
+    """(group << 16) + element of a standard keyword."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None, keyword
+    return tag
+
+
+class PydicomElements:
+    """:class:`Elements` over a pydicom data set."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def has(self, keyword: str) -> bool:
+        return keyword in self._dataset or keyword in self._meta
+
+    def text(self, keyword: str) -> str:
+        value = self._value(keyword)
+        if value is None:
+            return ""
+        values = value if isinstance(value, MultiValue) else [value]
+        return "\\".join(str(one).strip("\0 ") for one in values)
+
+    def numbers(self, keyword: str, count: int | None = None) -> list[float] | None:
+        value = self._value(keyword)
+        if value is None:
+            return None
+        values = list(value) if isinstance(value, MultiValue | list | tuple) else [value]
+        try:
+            numbers = [float(v) for v in values]
+        except (TypeError, ValueError):
+            return None
+        wanted = len(numbers) if count is None else count
+        return numbers if len(numbers) == wanted and all(map(math.isfinite, numbers)) else None
+
+    @property
+    def _meta(self) -> Any:
+        return getattr(self._dataset, "file_meta", {})
+
+    def _value(self, keyword: str) -> Any:
+        value = self._dataset.get(keyword)
+        return self._meta.get(keyword) if value is None else value
+
+
+def whole(elements: Elements, keyword: str) -> int | None:
+    """A single number as int."""
+    numbers = elements.numbers(keyword, 1)
+    return int(numbers[0]) if numbers else None
+
+
+def tags_of(elements: Elements) -> dict[str, Any]:
+    """The mapping that the rest of the DICOM reader works on."""
+    modality = elements.text("Modality")
+    bits_allocated = whole(elements, "BitsAllocated") or 0
+    return {
+        "patient": elements.text("PatientID"),
+        "study": elements.text("StudyInstanceUID"),
+        "series": elements.text("SeriesInstanceUID"),
+        "series_number": whole(elements, "SeriesNumber"),
+        "modality": modality if modality in MODALITIES else UNKNOWN,
+        "rows": whole(elements, "Rows") or 0,
+        "columns": whole(elements, "Columns") or 0,
+        "frames": whole(elements, "NumberOfFrames") or 1,
+        "channels": whole(elements, "SamplesPerPixel") or 1,
+        "bits_allocated": bits_allocated,
+        "bits_stored": whole(elements, "BitsStored") or bits_allocated,
+        "signed": bool(whole(elements, "PixelRepresentation")),
+        "photometric": elements.text("PhotometricInterpretation"),
+        "syntax": elements.text("TransferSyntaxUID") or IMPLICIT_LITTLE,
+        "rescale": _rescale(elements),
+        "orientation": elements.numbers("ImageOrientationPatient", 6),
+        "position_mm": elements.numbers("ImagePositionPatient", 3),
+        "pixel_spacing_mm": elements.numbers("PixelSpacing", 2),
+        "image_type": elements.text("ImageType").upper(),
+    }
+
+
+def _rescale(elements: Elements) -> tuple[float, float] | None:
+    if not elements.has("RescaleSlope") and not elements.has("RescaleIntercept"):
+        return 1.0, 0.0
+    slope = elements.numbers("RescaleSlope", 1)
+    intercept = elements.numbers("RescaleIntercept", 1)
+    return (slope[0], intercept[0]) if slope and intercept and slope[0] else None

@@ -1,0 +1,148 @@
+"""Decoding of untrusted pixels in a process of its own, with caps on memory and time.
+
+One worker (``python -m medssl.readers._worker``) serves this process and is started again after a
+crash. Requests and replies are JSON lines, voxels are raw bytes behind the reply: nothing that the
+worker says is unpickled, so a decoder that was taken over cannot take over the caller.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medssl.core.errors import ReadError
+from medssl.core.sample import BYTE_CAP
+from medssl.readers._base import Found
+from medssl.readers._found_json import to_json
+from medssl.readers._load import expected_shape
+
+# Memory: interpreter, libraries and file content, plus some copies of what is decoded.
+_BASE_BYTES = 3 * 2**30
+_COPIES = 6
+# Time: a slow disk and a slow decoder still manage 1 MB/s.
+_BASE_S = 20.0
+_BYTES_PER_S = 2**20
+
+
+class Worker:
+    """One decoding process; not shared between threads or over a fork."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "medssl.readers._worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+
+    def load(
+        self, found: Found, frames: Sequence[int] | None, *, limit_bytes: int, limit_s: float
+    ) -> npt.NDArray[Any]:
+        """Decode one record.
+
+        Raises:
+            ReadError: the reader's own, or ``decoder_crash``, ``decoder_timeout``.
+        """
+        request = {"found": to_json(found), "frames": frames, "limit_bytes": limit_bytes}
+        expired = threading.Event()
+
+        def kill() -> None:
+            expired.set()
+            self._process.kill()
+
+        timer = threading.Timer(limit_s, kill)
+        timer.start()
+        try:
+            return self._exchange(request, expected_shape(found, frames), np.dtype(found.dtype))
+        except (BrokenPipeError, EOFError, json.JSONDecodeError, KeyError):
+            self.close()
+            if expired.is_set():
+                what = f"decoding took longer than {limit_s:.0f} s"
+                raise ReadError("decoder_timeout", what, where=found.files[0]) from None
+            what = "the decoding process died on this item"
+            raise ReadError("decoder_crash", what, where=found.files[0]) from None
+        finally:
+            timer.cancel()
+
+    def _exchange(
+        self, request: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> npt.NDArray[Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise EOFError
+        reply = json.loads(line)
+        if "reason" in reply:
+            raise ReadError(
+                str(reply["reason"]),
+                str(reply["what"]),
+                where=str(reply["where"]),
+                fix=str(reply["fix"]),
+            )
+        array = np.empty(shape, dtype)
+        _read_into(self._process.stdout, array)
+        return array
+
+    def alive(self) -> bool:
+        """Whether this process may still use the worker."""
+        return self.owner == os.getpid() and self._process.poll() is None
+
+    def close(self) -> None:
+        """End the process."""
+        if self.owner == os.getpid():
+            self._process.kill()
+            self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    stream.close()
+
+
+_lock = threading.Lock()
+_worker: Worker | None = None
+
+
+def load_capped(found: Found, frames: Sequence[int] | None) -> npt.NDArray[Any]:
+    """Decode a record in the worker of this process.
+
+    Raises:
+        ReadError: see :meth:`Worker.load`; ``too_large`` before anything is decoded.
+    """
+    global _worker  # noqa: PLW0603 - one worker per process
+    size = math.prod(expected_shape(found, frames)) * np.dtype(found.dtype).itemsize
+    if size > BYTE_CAP:
+        what = f"the pixels take {size / 2**30:.1f} GiB, cap {BYTE_CAP / 2**30:.0f} GiB"
+        raise ReadError("too_large", what, where=found.files[0])
+    with _lock:
+        if _worker is None or not _worker.alive():
+            _worker = Worker()
+            atexit.register(_worker.close)
+        return _worker.load(
+            found,
+            frames,
+            limit_bytes=_BASE_BYTES + _COPIES * size,
+            limit_s=_BASE_S + size / _BYTES_PER_S,
+        )
+
+
+def _read_into(stream: Any, array: npt.NDArray[Any]) -> None:
+    view = memoryview(array.reshape(-1).view(np.uint8).data)
+    while view:
+        n = stream.readinto(view)
+        if not n:
+            raise EOFError
+        view = view[n:]

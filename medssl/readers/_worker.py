@@ -1,0 +1,52 @@
+"""The decoding process: one JSON request per line, a JSON reply, then the voxels as raw bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from typing import Any
+
+import numpy as np
+
+from medssl.core.errors import MedsslError, ReadError
+from medssl.readers._found_json import from_json
+from medssl.readers._load import load_here
+
+
+def main() -> None:
+    """Serve until the caller closes its end."""
+    # A library that writes to standard output would break the protocol.
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        _cap_memory(int(request["limit_bytes"]))
+        try:
+            array = load_here(from_json(request["found"]), request["frames"])
+            reply: dict[str, Any] = {"bytes": array.nbytes}
+        except MemoryError:
+            what = "decoding needs more memory than the file's header justifies"
+            array, reply = None, _refusal(ReadError("decoder_memory", what))
+        except MedsslError as error:
+            array, reply = None, _refusal(error)
+        replies.write(json.dumps(reply).encode() + b"\n")
+        if array is not None:
+            replies.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        replies.flush()
+
+
+def _refusal(error: MedsslError) -> dict[str, str]:
+    reason = error.reason if isinstance(error, ReadError) else "too_large"
+    return {"reason": reason, "what": error.what, "where": error.where, "fix": error.fix}
+
+
+def _cap_memory(limit_bytes: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+if __name__ == "__main__":
+    main()
