@@ -1,4 +1,4 @@
-"""Write the generated pages: the README's table and one page per objective."""
+"""Write the generated pages: the README's table, the reason codes, one page per objective."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 from pathlib import Path
 from types import ModuleType
 
+from medssl.core import reasons
 from medssl.core.config import Config
 from medssl.core.registry import OBJECTIVES
 from medssl.stages import info
@@ -21,6 +22,7 @@ def pages() -> dict[Path, str]:
     before, _, rest = readme.read_text(encoding="utf-8").partition(START)
     after = rest.partition(END)[2]
     found = {readme: f"{before}{START}{info.as_markdown()}{END}{after}"}
+    found[ROOT / "docs" / "reasons.md"] = reasons.as_markdown()
     for name in OBJECTIVES.names():
         module, _ = OBJECTIVES.module(name)
         found[ROOT / "docs" / "objectives" / f"{name}.md"] = objective_page(name, module)

@@ -1,0 +1,138 @@
+"""Every reason code of the quarantine ledger: what it means, and what can be done about it.
+
+The sentences are shown by ``medssl quarantine ls``, ``medssl doctor`` and docs/reasons.md. A code
+is stable: scripts may depend on it. ``no_decoder:<uid>`` carries the transfer syntax. After a change
+``make docs`` writes the page again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Meaning(NamedTuple):
+    """What a reason code means, and one thing to do; both are sentences without full stop."""
+
+    what: str
+    fix: str
+
+
+COPY = "copy or export the file again from its source"
+EXPORT = "export the series again, whole"
+HEADER = "repair the header with the tool that wrote the file; medssl never guesses"
+LEAVE = "nothing to do; it is listed so that nothing is lost silently"
+REINDEX = "index the archive again"
+MEMORY = "use a machine with more memory, or leave the item out"
+LABELS = "look at the label file; it must be drawn on this image's grid"
+
+REASONS: dict[str, Meaning] = {
+    # the file itself
+    "empty_file": Meaning("the file has zero bytes", COPY),
+    "truncated": Meaning("the file ends before its header says it should", COPY),
+    "corrupt": Meaning("the content is damaged and does not unpack", COPY),
+    "corrupt_pixels": Meaning("the pixels are damaged and do not decode", COPY),
+    "broken_header": Meaning("the header is damaged", COPY),
+    "unreadable": Meaning(
+        "the file cannot be opened", "check permissions and the network share, then index again"
+    ),
+    "changed": Meaning("the file is no longer what the index saw", REINDEX),
+    "not_in_catalog": Meaning("the catalog knows no such record", REINDEX),
+    "several_volumes": Meaning("more than one volume where one was asked for", "name one of them"),
+    # the content is not what the name says
+    "not_dicom": Meaning("named as DICOM, but it is not", LEAVE),
+    "not_nifti": Meaning("named as NIfTI, but it is not a valid one", COPY),
+    "not_image": Meaning("named as a picture, but it is not PNG, JPEG or TIFF", LEAVE),
+    # size
+    "too_large": Meaning("it would take more memory than the cap allows", MEMORY),
+    "out_of_memory": Meaning("memory ran out on this item", MEMORY),
+    # decoding
+    "no_decoder": Meaning(
+        "no permissively licensed decoder exists for this transfer syntax",
+        "export the series uncompressed, or install the extra that the message names",
+    ),
+    "decoder_crash": Meaning("the decoding process died on this item", COPY),
+    "decoder_timeout": Meaning("decoding took longer than a healthy file could", COPY),
+    "decoder_memory": Meaning("decoding took more memory than the header justifies", COPY),
+    # geometry
+    "bad_geometry": Meaning("orientation, position or spacing is missing or impossible", HEADER),
+    "geometry_unknown": Meaning("the file does not say where its voxels lie", HEADER),
+    "gap": Meaning(
+        "slices are missing, and spacing is never averaged over a gap",
+        "find the missing slices, or index with --gaps split or resample",
+    ),
+    "duplicate_position": Meaning(
+        "two slices at one place that no tag tells apart", "clean the series, then index again"
+    ),
+    "gantry_tilt": Meaning("the slices are sheared: the gantry was tilted", LEAVE),
+    "too_few_slices": Meaning("fewer than 3 slices: a localizer, not a volume", LEAVE),
+    # not supported
+    "unsupported_multiframe": Meaning("several frames or pages of a kind that is not read", LEAVE),
+    "unsupported_mosaic": Meaning("slices tiled into one mosaic that cannot be unpacked", LEAVE),
+    "unsupported_2d": Meaning("a single image of a kind that is not read", LEAVE),
+    "unsupported_colour": Meaning("colour pixels where a volume has one channel", LEAVE),
+    "unsupported_modality_lut": Meaning("values go through a table that is not applied", LEAVE),
+    "unsupported_dtype": Meaning("a number format that is not read", EXPORT),
+    "unsupported_dimensions": Meaning("a number of dimensions that is not read", LEAVE),
+    "bad_scaling": Meaning("slope or intercept is no number, or the slope is zero", HEADER),
+    # voxel values
+    "nan_voxels": Meaning("voxels are NaN or infinite", "look at the scan, repair or remove it"),
+    "constant": Meaning("all voxels have one value: nothing to learn from", LEAVE),
+    # data sets and labels
+    "bad_dataset_json": Meaning("dataset.json is not a JSON mapping", "repair dataset.json"),
+    "channel_shape_mismatch": Meaning("the channels of one case differ in shape", EXPORT),
+    "channel_affine_mismatch": Meaning("the channels of one case lie on different grids", EXPORT),
+    "label_shape_mismatch": Meaning("label and image differ in shape", LABELS),
+    "label_affine_mismatch": Meaning("label and image lie on different grids", LABELS),
+    "unknown_label_values": Meaning(
+        "the label holds values that dataset.json does not name", "name them, or correct the label"
+    ),
+    "empty_label": Meaning("the label map holds only background", LABELS),
+    "non_integer_labels": Meaning("label values are no whole numbers", LABELS),
+    "channel_mismatch": Meaning(
+        "the number of channels is not what the model or data set says",
+        "give one file per channel, as the model's card lists them",
+    ),
+    # a model that does not fit
+    "not_a_volume": Meaning("an image or clip where the model takes volumes", LEAVE),
+    "modality_mismatch": Meaning(
+        "a scan of another modality than the model was trained on", "use a model of that modality"
+    ),
+    # our own files
+    "store_damaged": Meaning("a file of the store is damaged", "delete it; it will be rebuilt"),
+}
+_UNKNOWN = Meaning("a reason that this version of medssl does not know", "update medssl")
+
+
+def meaning(code: str) -> Meaning:
+    """Meaning of a reason code; ``no_decoder:<uid>`` too.
+
+    >>> meaning("empty_file").what
+    'the file has zero bytes'
+    >>> meaning("no_decoder:1.2.840.10008.1.2.4.51").what
+    'no permissively licensed decoder exists for this transfer syntax'
+    """
+    return REASONS.get(code.partition(":")[0], _UNKNOWN)
+
+
+def is_known(code: str) -> bool:
+    """Whether the code is in the table."""
+    return code.partition(":")[0] in REASONS
+
+
+def as_markdown() -> str:
+    """The table of docs/reasons.md."""
+    lines = [
+        "# Reason codes",
+        "",
+        "<!-- written by `make docs` from medssl/core/reasons.py; change that -->",
+        "",
+        "Every entry of a quarantine ledger has one of these codes. They are stable: a script may",
+        "depend on them. `medssl quarantine ls CATALOG` counts them.",
+        "",
+        "| code | what it means | what to do |",
+        "|---|---|---|",
+    ]
+    for code, (what, fix) in sorted(REASONS.items()):
+        shown = f"{code}:<uid>" if code == "no_decoder" else code
+        lines.append(f"| `{shown}` | {what} | {fix} |")
+    return "\n".join(lines) + "\n"
