@@ -13,6 +13,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.multival import MultiValue
 
 from medssl.core.sample import UNKNOWN
+from medssl.readers._dicom_words import labels_of, splits_of, units_of
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 VOLUME_MODALITIES = {"CT", "MR", "PT", "NM"}
@@ -21,6 +22,12 @@ MODALITIES = VOLUME_MODALITIES | {
     *("CR", "DX", "ES", "GM", "IO", "IVUS", "MG", "OCT", "OP", "OPT", "OT", "PX", "RF", "SM"),
     *("US", "XA", "XC"),
 }
+
+_SIEMENS_MOSAIC_IMAGES = 0x0019100A
+_EXTRA_NUMBERS = (
+    *("InstanceNumber", "HighBit", "PlanarConfiguration", "SliceThickness"),
+    *("SpacingBetweenSlices", "GantryDetectorTilt", "FrameTime", "CineRate"),
+)
 
 
 class Elements(Protocol):
@@ -34,6 +41,9 @@ class Elements(Protocol):
 
     def numbers(self, keyword: str, count: int | None = None) -> list[float] | None:
         """Finite numbers, ``count`` of them if given; ``None`` if absent or anything else."""
+
+    def bytes_at(self, tag: int) -> bytes:
+        """The bytes of a (private) element as they lie in the file; empty if absent."""
 
 
 def tag_of(keyword: str) -> int:
@@ -71,6 +81,11 @@ class PydicomElements:
         wanted = len(numbers) if count is None else count
         return numbers if len(numbers) == wanted and all(map(math.isfinite, numbers)) else None
 
+    def bytes_at(self, tag: int) -> bytes:
+        element = self._dataset.get_item(tag)
+        value = None if element is None else element.value
+        return value if isinstance(value, bytes) else b""
+
     @property
     def _meta(self) -> Any:
         return getattr(self._dataset, "file_meta", {})
@@ -87,7 +102,10 @@ def whole(elements: Elements, keyword: str) -> int | None:
 
 
 def tags_of(elements: Elements) -> dict[str, Any]:
-    """The mapping that the rest of the DICOM reader works on."""
+    """The mapping that the rest of the DICOM reader works on.
+
+    ``split``, ``labels`` and ``extra`` hold only what the header states: an archive has millions.
+    """
     modality = elements.text("Modality")
     bits_allocated = whole(elements, "BitsAllocated") or 0
     return {
@@ -95,6 +113,8 @@ def tags_of(elements: Elements) -> dict[str, Any]:
         "study": elements.text("StudyInstanceUID"),
         "series": elements.text("SeriesInstanceUID"),
         "series_number": whole(elements, "SeriesNumber"),
+        "object": elements.text("SOPInstanceUID"),
+        "class": elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID"),
         "modality": modality if modality in MODALITIES else UNKNOWN,
         "rows": whole(elements, "Rows") or 0,
         "columns": whole(elements, "Columns") or 0,
@@ -106,10 +126,14 @@ def tags_of(elements: Elements) -> dict[str, Any]:
         "photometric": elements.text("PhotometricInterpretation"),
         "syntax": elements.text("TransferSyntaxUID") or IMPLICIT_LITTLE,
         "rescale": _rescale(elements),
+        "units": units_of(elements, modality),
         "orientation": elements.numbers("ImageOrientationPatient", 6),
         "position_mm": elements.numbers("ImagePositionPatient", 3),
         "pixel_spacing_mm": elements.numbers("PixelSpacing", 2),
         "image_type": elements.text("ImageType").upper(),
+        "split": splits_of(elements),
+        "labels": labels_of(elements),
+        "extra": _extra(elements),
     }
 
 
@@ -119,3 +143,19 @@ def _rescale(elements: Elements) -> tuple[float, float] | None:
     slope = elements.numbers("RescaleSlope", 1)
     intercept = elements.numbers("RescaleIntercept", 1)
     return (slope[0], intercept[0]) if slope and intercept and slope[0] else None
+
+
+def _extra(elements: Elements) -> dict[str, Any]:
+    """Numbers and codes that only some kinds of object need."""
+    extra: dict[str, Any] = {}
+    for keyword in _EXTRA_NUMBERS:
+        number = elements.numbers(keyword, 1)
+        if number is not None:
+            extra[keyword] = number[0]
+    burned_in = elements.text("BurnedInAnnotation").upper()
+    if burned_in in {"YES", "NO"}:
+        extra["BurnedInAnnotation"] = burned_in
+    images = elements.bytes_at(_SIEMENS_MOSAIC_IMAGES)
+    if len(images) == 2:
+        extra["MosaicImages"] = int.from_bytes(images, "little")
+    return extra
