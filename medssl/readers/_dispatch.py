@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,30 +24,67 @@ from medssl.readers._source import open_source
 HEAD_BYTES = 4096
 
 
+class Entry(NamedTuple):
+    """One file as the folder lists it: enough to know later that it did not change."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+
+
 def walk(folder: Path, skip: Path | None = None) -> Iterator[Path]:
     """Every file below a folder but not below ``skip``; linked folders once, loops never.
 
     A folder that may not be listed is yielded itself: reading it then fails by name.
     """
+    return (Path(entry.path) for entry in walk_entries(folder, skip))
+
+
+def walk_entries(folder: Path, skip: Path | None = None) -> Iterator[Entry]:
+    """:func:`walk` with what tells a changed file; (-1, -1, 0) where the disk does not say."""
     seen: set[tuple[int, int]] = set()
     if skip is not None and skip.is_dir():
         status = skip.stat()
         seen.add((status.st_dev, status.st_ino))
-    unlistable: list[Path] = []
-
-    def note(error: OSError) -> None:
-        unlistable.append(Path(error.filename))
-
-    for base, folders, files in os.walk(folder, followlinks=True, onerror=note):
-        status = Path(base).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
+    unlistable: list[str] = []
+    pending = [str(folder)]
+    while pending:
+        base = pending.pop()
+        try:
+            status = Path(base).stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(base) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError:
+            unlistable.append(base)
             continue
-        seen.add((status.st_dev, status.st_ino))
-        folders.sort()
-        for name in sorted(files):
-            yield Path(base, name)
-    yield from sorted(unlistable)
+        folders = []
+        for entry in entries:
+            if _is_folder(entry):
+                folders.append(entry.path)
+            else:
+                yield _entry(entry)
+        pending += reversed(folders)
+    for base in sorted(unlistable):
+        yield Entry(base, -1, -1, 0)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _entry(entry: os.DirEntry[str]) -> Entry:
+    try:
+        status = entry.stat()
+    except OSError:  # a broken link, or a file that may not be looked at
+        return Entry(entry.path, -1, -1, 0)
+    return Entry(entry.path, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def read_header(path: Path) -> FileHeader:
