@@ -23,6 +23,7 @@ HEADER = "repair the header with the tool that wrote the file; medssl never gues
 LEAVE = "nothing to do; it is listed so that nothing is lost silently"
 REINDEX = "index the archive again"
 MEMORY = "use a machine with more memory, or leave the item out"
+UNPACK = "if you trust it, unpack it by hand and index the folder"
 LABELS = "look at the label file; it must be drawn on this image's grid"
 
 REASONS: dict[str, Meaning] = {
@@ -42,6 +43,25 @@ REASONS: dict[str, Meaning] = {
     "not_dicom": Meaning("named as DICOM, but it is not", LEAVE),
     "not_nifti": Meaning("named as NIfTI, but it is not a valid one", COPY),
     "not_image": Meaning("named as a picture, but it is not PNG, JPEG or TIFF", LEAVE),
+    "not_nrrd": Meaning("named as NRRD, but it is not a valid one", COPY),
+    "not_mha": Meaning("named as MetaImage, but it is not a valid one", COPY),
+    "polyglot": Meaning("an archive and an image at once; only its members are read", LEAVE),
+    "missing_file": Meaning("the header names a data file that is not there", COPY),
+    "unsafe_path": Meaning("a name inside the file leads out of its folder", LEAVE),
+    "nesting_too_deep": Meaning(
+        "sequences inside sequences, deeper than any scanner writes", LEAVE
+    ),
+    # zip and tar archives
+    "corrupt_archive": Meaning("the archive is damaged; members that can be read are", COPY),
+    "archive_bomb": Meaning("it would unpack to far more than its size justifies", UNPACK),
+    "unsupported_archive": Meaning("an archive of a kind that is not read", UNPACK),
+    "unsupported_compression": Meaning("packed with a method that is not read", UNPACK),
+    "encrypted": Meaning("it is encrypted", UNPACK),
+    "nested_archive": Meaning("an archive inside an archive; only one level is read", UNPACK),
+    "link_member": Meaning("a link inside an archive; links are never followed", LEAVE),
+    "special_member": Meaning("a device, pipe or sparse file inside an archive", LEAVE),
+    "duplicate_member": Meaning("a later member of the archive has the same name", LEAVE),
+    "ambiguous_name": Meaning("a folder is named like the inside of the archive", "rename one"),
     # size
     "too_large": Meaning("it would take more memory than the cap allows", MEMORY),
     "out_of_memory": Meaning("memory ran out on this item", MEMORY),

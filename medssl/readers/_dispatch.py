@@ -19,7 +19,13 @@ from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refu
 from medssl.readers._ignored import ignored_kind
 from medssl.readers._load import load_here, reader
 from medssl.readers._sandbox import load_capped
-from medssl.readers._source import open_source
+from medssl.readers._source import (
+    container_header,
+    container_of,
+    is_container,
+    members,
+    open_source,
+)
 
 HEAD_BYTES = 4096
 
@@ -36,13 +42,21 @@ class Entry(NamedTuple):
 def walk(folder: Path, skip: Path | None = None) -> Iterator[Path]:
     """Every file below a folder but not below ``skip``; linked folders once, loops never.
 
-    A folder that may not be listed is yielded itself: reading it then fails by name.
+    After a zip or tar archive come its members, as virtual paths. A folder that may not be listed
+    is yielded itself: reading it then fails by name.
     """
-    return (Path(entry.path) for entry in walk_entries(folder, skip))
+    for entry in walk_entries(folder, skip):
+        path = Path(entry.path)
+        yield path
+        if is_container(path):
+            yield from members(path)
 
 
 def walk_entries(folder: Path, skip: Path | None = None) -> Iterator[Entry]:
-    """:func:`walk` with what tells a changed file; (-1, -1, 0) where the disk does not say."""
+    """:func:`walk` on the disk alone, with what tells a changed file; opens nothing.
+
+    (-1, -1, 0) stands where the disk does not say.
+    """
     seen: set[tuple[int, int]] = set()
     if skip is not None and skip.is_dir():
         status = skip.stat()
@@ -94,13 +108,15 @@ def read_header(path: Path) -> FileHeader:
         ReadError: ``unreadable`` if it cannot be opened, else the reader's own reason.
     """
     try:
-        if not path.is_file() and not path.is_dir():
+        if container_of(path) is None and not path.is_file() and not path.is_dir():
             if path.is_symlink() and any(reader(n).matches(path, b"") for n in READERS.names()):
                 raise ReadError("unreadable", "a link to a scan leads nowhere", where=str(path))
             kind = "broken_link" if path.is_symlink() else "special_file"
             return FileHeader(path=str(path), format="", tags={}, ignored=kind)
         with open_source(path) as file:
             head = file.read(HEAD_BYTES)
+        if is_container(path) and container_of(path) is None:
+            return _container_header(path, head)
         for name in READERS.names():
             if reader(name).matches(path, head):
                 return reader(name).header(path)
@@ -108,6 +124,21 @@ def read_header(path: Path) -> FileHeader:
         what = f"the file cannot be opened ({error.strerror or type(error).__name__})"
         raise ReadError("unreadable", what, where=str(path), fix="check its permissions") from None
     return FileHeader(path=str(path), format="", tags={}, ignored=ignored_kind(path, head))
+
+
+def _container_header(path: Path, head: bytes) -> FileHeader:
+    """An archive's own outcome; its members have theirs."""
+    claims = [name for name in READERS.names() if reader(name).matches(path, head)]
+    try:
+        header = container_header(path)
+    except ReadError:
+        if members(path) or not claims:
+            raise
+        return reader(claims[0]).header(path)  # a scan under a wrong name
+    if claims:
+        what = "the file is an archive and an image at once; its members are read"
+        raise ReadError("polyglot", what, where=str(path))
+    return header
 
 
 def group_headers(
@@ -120,8 +151,8 @@ def group_headers(
             groups[header.format, header.key or header.path].append(header)
     found: list[Found] = []
     refused: list[Refused] = []
-    for (name, _), members in groups.items():
-        good, bad = reader(name).group(members, policy)
+    for (name, _), together in groups.items():
+        good, bad = reader(name).group(together, policy)
         found += good
         refused += bad
     return sorted(found, key=lambda f: min(f.files)), sorted(refused, key=lambda r: min(r.files))

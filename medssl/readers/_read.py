@@ -11,6 +11,7 @@ from medssl.core.errors import NothingUsableError, ReadError, UsageError
 from medssl.core.sample import Sample
 from medssl.readers._base import FileHeader, Found, Refused
 from medssl.readers._dispatch import group_headers, read_header, sample, walk
+from medssl.readers._source import exists, members
 
 _log = logging.getLogger("medssl")
 
@@ -19,7 +20,8 @@ def read(path: str | Path, frames: Sequence[int] | None = None) -> Sample:
     """One image, volume or clip from a file, or from a folder that holds exactly one.
 
     Args:
-        path: a file, or the folder of a DICOM series.
+        path: a file, or the folder or zip or tar archive of a DICOM series; a file inside an
+            archive is ``x.zip!/a/b.dcm``.
         frames: read only these frames of a clip; images and volumes have none.
 
     Raises:
@@ -28,7 +30,7 @@ def read(path: str | Path, frames: Sequence[int] | None = None) -> Sample:
         NothingUsableError: the folder holds none.
     """
     target = Path(path)
-    if not target.exists():
+    if not exists(target):
         raise UsageError("the path does not exist", where=str(target))
     found, refused = _found_in(target)
     if len(found) > 1:
@@ -66,7 +68,7 @@ def read_folder(path: str | Path) -> Iterator[Sample]:
 def _found_in(target: Path) -> tuple[list[Found], list[Refused]]:
     headers: list[FileHeader] = []
     refused: list[Refused] = []
-    for file in walk(target) if target.is_dir() else [target]:
+    for file in walk(target) if target.is_dir() else [target, *members(target)]:
         try:
             headers.append(read_header(file))
         except ReadError as error:

@@ -24,6 +24,7 @@ from medssl.core.errors import ReadError, ResourceError
 from medssl.core.geometry import Geometry, check_affine, grid_distance_mm, to_array_order
 from medssl.core.sample import BYTE_CAP
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
+from medssl.readers._source import open_source
 
 FORM_TOLERANCE_MM = 0.1
 MIN_SLICES = 3
@@ -47,7 +48,7 @@ def header(path: Path) -> FileHeader:
         ReadError: ``empty_file``, ``not_nifti``, ``truncated``, ``bad_geometry``,
             ``unsupported_dtype``, ``unsupported_dimensions``, ``too_few_slices``.
     """
-    with path.open("rb") as file:
+    with open_source(path) as file:
         start = file.read(2048)
         size = file.seek(0, io.SEEK_END)
         file.seek(max(size - 4, 0))
@@ -81,7 +82,7 @@ def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]
         ResourceError: more bytes than the cap.
     """
     path = Path(found.files[0])
-    data = path.read_bytes()
+    data = _content(path)
     zipped = data[:2] == b"\x1f\x8b"
     start = _inflate(data[:2048], _NIFTI2_BYTES, str(path)) if zipped else data[:_NIFTI2_BYTES]
     parsed = _parse(start, str(path))
@@ -107,6 +108,11 @@ def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]
 def trusted(found: Found) -> bool:  # noqa: ARG001
     """Voxels are read by numpy and inflated under a cap."""
     return True
+
+
+def _content(path: Path) -> bytes:
+    with open_source(path) as file:
+        return file.read()
 
 
 def _parse(start: bytes, where: str) -> Any:
@@ -230,7 +236,7 @@ def _check_zipped(path: Path, size: int, stated: int, wanted: int) -> None:
         raise _truncated(size * MAX_DEFLATE_RATIO, wanted, str(path))
     if wanted > BYTE_CAP:
         raise ReadError("too_large", f"inflates to {wanted / 2**30:.1f} GiB", where=str(path))
-    inflated = len(_inflate(path.read_bytes(), wanted, str(path)))
+    inflated = len(_inflate(_content(path), wanted, str(path)))
     if inflated < wanted:
         raise _truncated(inflated, wanted, str(path))
 

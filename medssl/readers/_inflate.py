@@ -1,0 +1,110 @@
+"""Inflate under caps: never a byte more than the header justifies, never a bomb."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import tempfile
+from typing import Any, BinaryIO, Literal, cast
+
+from isal import igzip_lib
+
+from medssl.core.errors import ReadError
+from medssl.readers._containers import check_inflation
+
+Method = Literal["gzip", "zlib", "bzip2", "xz"]
+_CHUNK = 2**20
+_MAGIC: tuple[tuple[bytes, Method], ...] = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\x00", "xz"),
+)
+_PAD = b"\0"
+_ISAL_ERROR = cast(type[Exception], igzip_lib.error)
+UNPACK_ERRORS = (_ISAL_ERROR, lzma.LZMAError, EOFError, OSError)
+
+
+def inflate(
+    source: BinaryIO, wanted: int, where: str, *, skip: int = 0, method: Method = "gzip"
+) -> bytearray:
+    """``wanted`` bytes after the first ``skip`` of a stream; fewer if the data end early.
+
+    Streams one behind the other (gzip members) are one. A check sum that is reached is verified.
+
+    Raises:
+        ReadError: ``corrupt``.
+    """
+    found = bytearray()
+    stream, packed = _decoder(method), source.read(_CHUNK)
+    to_skip = skip
+    while packed or not stream.needs_input:
+        # One byte more than wanted, so that the check sum at the end is read too.
+        room = min(to_skip, _CHUNK) or min(wanted - len(found) + 1, 64 * _CHUNK)
+        try:
+            part = stream.decompress(packed, room)
+        except UNPACK_ERRORS as error:
+            what = f"the {method} stream is damaged ({type(error).__name__})"
+            raise ReadError("corrupt", what, where=where) from None
+        if to_skip:
+            to_skip -= len(part)
+        else:
+            found += part
+        if len(found) > wanted:
+            break
+        packed = b""
+        if stream.eof:
+            packed = (stream.unused_data or source.read(_CHUNK)).lstrip(_PAD)
+            if not _is_member(packed, method):
+                break
+            stream = _decoder(method)
+        elif stream.needs_input:
+            packed = source.read(_CHUNK)
+    del found[wanted:]
+    return found
+
+
+def inflate_tar(packed: BinaryIO, size: int) -> tuple[BinaryIO, int]:
+    """The tar inside a compressed tar, in a file without a name, and its size.
+
+    An uncompressed one comes back as it is.
+
+    Raises:
+        ReadError: ``archive_bomb``.
+        those of :data:`UNPACK_ERRORS`: the stream is damaged or ends early.
+    """
+    packed.seek(0)
+    head = packed.read(8)
+    packed.seek(0)
+    method = next((name for magic, name in _MAGIC if head.startswith(magic)), None)
+    if method is None:
+        return packed, size
+    target = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller reads it
+    stream, chunk = _decoder(method), packed.read(_CHUNK)
+    while chunk or not stream.needs_input:
+        target.write(stream.decompress(chunk, _CHUNK))
+        check_inflation(target.tell(), size)
+        chunk = b""
+        if stream.eof:
+            chunk = (stream.unused_data or packed.read(_CHUNK)).lstrip(_PAD)
+            if not _is_member(chunk, method):
+                break
+            stream = _decoder(method)
+        elif stream.needs_input:
+            chunk = packed.read(_CHUNK)
+    if not stream.eof:
+        raise EOFError
+    target.flush()
+    return target, target.tell()
+
+
+def _decoder(method: Method) -> Any:
+    if method == "bzip2":
+        return bz2.BZ2Decompressor()
+    if method == "xz":
+        return lzma.LZMADecompressor(memlimit=2**30)
+    flag = igzip_lib.DECOMP_GZIP if method == "gzip" else igzip_lib.DECOMP_ZLIB
+    return igzip_lib.IgzipDecompressor(flag=flag)
+
+
+def _is_member(data: bytes, method: Method) -> bool:
+    return any(data.startswith(magic) for magic, name in _MAGIC if name == method)
