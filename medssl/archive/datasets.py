@@ -11,8 +11,10 @@ from typing import Any
 
 from medssl.core.errors import ReadError
 from medssl.core.sample import UNKNOWN
+from medssl.readers._source import open_source
 
 FILE_NAME = "dataset.json"
+MAX_JSON_BYTES = 64 * 2**20
 _LABEL_FOLDERS = {"labelstr", "labelsts", "labels", "masks"}
 _LABEL_WORD = re.compile(r"(^|[-_.])(seg|segmentation|labels?|masks?)([-_.]|$)")
 _TEST_FOLDERS = {"imagests", "labelsts"}
@@ -36,7 +38,8 @@ def read_json(path: Path) -> dict[str, Any]:
         ReadError: ``bad_dataset_json``.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open_source(path) as file:
+            content = json.loads(file.read(MAX_JSON_BYTES).decode("utf-8"))
     except (ValueError, OSError) as error:
         what = f"dataset.json cannot be read ({type(error).__name__})"
         raise ReadError("bad_dataset_json", what, where=str(path)) from None
