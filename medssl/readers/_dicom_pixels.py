@@ -1,25 +1,38 @@
-"""Decoding of one DICOM frame, with the plugin that measured best for each transfer syntax."""
+"""Decoding of DICOM frames: every transfer syntax that has a permissively licensed decoder.
+
+The plugin is named per syntax, as measured. What comes back are values after the modality
+transform (rescale or look-up table), or RGB; window and VOI look-up tables are for display and are
+never applied. A frame is whole or refused, never half decoded.
+"""
 
 from __future__ import annotations
 
-import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-import pydicom
-from pydicom import config
+from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from medssl.core.errors import ReadError
+from medssl.readers._dicom_codestream import ends_image, read_codestream
+from medssl.readers._dicom_frames import Fragment, frame_fragments, read_stream
+from medssl.readers._dicom_open import PARSE_ERRORS, Opened, PixelElement, opened
+from medssl.readers._dicom_tags import Elements, PydicomElements
+from medssl.readers._dicom_values import PixelFormat, from_stored
 
-_UNCOMPRESSED = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"}
-_UNCOMPRESSED |= {"1.2.840.10008.1.2.2"}
+_IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+_NATIVE = {_IMPLICIT_LITTLE, "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_DEFLATED_FRAME = "1.2.840.10008.1.2.8.1"
+_RLE = "1.2.840.10008.1.2.5"
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _PLUGIN = {
-    "1.2.840.10008.1.2.5": "pylibjpeg",
+    _RLE: "pylibjpeg",
     "1.2.840.10008.1.2.4.50": "gdcm",
     _JPEG_EXTENDED: "gdcm",
     "1.2.840.10008.1.2.4.57": "gdcm",
@@ -33,67 +46,233 @@ _PLUGIN = {
     "1.2.840.10008.1.2.4.203": "pylibjpeg",
 }
 # What pydicom and its plugins raise on broken pixel data.
-_DECODE_ERRORS = (RuntimeError, ValueError, AttributeError, TypeError, KeyError, IndexError)
+_DECODE_ERRORS: tuple[type[Exception], ...] = (*PARSE_ERRORS, zlib.error)
+
+AnyArray = npt.NDArray[Any]
 
 
 def is_uncompressed(syntax: str) -> bool:
-    """Whether the length of the pixel data follows from the header."""
-    return syntax in _UNCOMPRESSED
+    """Whether numpy alone reads the pixels: their length follows from the header."""
+    return syntax in _NATIVE or syntax == _DEFLATED
 
 
-def decode_slice(path: str, tags: dict[str, Any]) -> npt.NDArray[Any]:
-    """Stored values (H, W) -> rescaled once; MONOCHROME1 is inverted within its stored range.
+def pixel_refusal(elements: Elements, size: int) -> tuple[str, str] | None:
+    """Reason and message if the header alone shows that the pixels cannot be read.
+
+    Args:
+        elements: the header.
+        size: bytes of the file.
+    """
+    form = PixelFormat.of(elements)
+    if refused := form.refusal():
+        return refused
+    syntax = elements.text("TransferSyntaxUID") or _IMPLICIT_LITTLE
+    if syntax in _NATIVE and size < form.bytes:
+        return "truncated", f"the file has {size} bytes, its pixels alone take {form.bytes}"
+    return None
+
+
+def decode_frame(
+    path: str | Path,
+    tags: dict[str, Any],
+    index: int = 0,
+    *,
+    rescale: tuple[float, float] | None = None,
+) -> AnyArray:
+    """One frame of a file: (H, W), or (H, W, 3) RGB; see :meth:`Frames.decode`."""
+    with open_frames(path, tags) as frames:
+        return frames.decode(index, rescale=rescale)
+
+
+def iter_frames(
+    path: str | Path, tags: dict[str, Any], indices: Iterable[int] | None = None
+) -> Iterator[AnyArray]:
+    """The frames asked for, in that order, all if ``None``; the file is opened once."""
+    with open_frames(path, tags) as frames:
+        for index in range(frames.n) if indices is None else indices:
+            yield frames.decode(index)
+
+
+@contextmanager
+def open_frames(path: str | Path, tags: dict[str, Any]) -> Iterator[Frames]:
+    """Open a file for the decoding of any number of its frames.
+
+    Args:
+        path: the DICOM file.
+        tags: what its header said at the index; size and syntax must still be these.
 
     Raises:
-        ReadError: ``no_decoder:<uid>`` or ``corrupt_pixels``.
+        ReadError: ``changed``, ``no_pixels``, ``truncated``, ``frames_mismatch``,
+            ``bad_pixel_format``, ``no_decoder:<uid>``, ``corrupt_pixels``, ``too_large``.
     """
-    stored = _stored(path, tags)
-    bits, signed = tags["bits_stored"], tags["signed"]
-    unused = stored.dtype.itemsize * 8 - bits
-    if unused > 0:
-        # Bits above BitsStored may hold anything (overlays, scanner notes): shift them out.
-        stored = (stored << unused) >> unused
-    if tags["photometric"] == "MONOCHROME1":
-        total = -1 if signed else 2**bits - 1
-        stored = (total - stored.astype(np.int64)).astype(stored.dtype)
-    slope, intercept = tags["rescale"]
-    if (slope, intercept) == (1.0, 0.0):
-        return stored
-    return stored * np.float64(slope) + np.float64(intercept)
+    wanted = tags["rows"] * tags["columns"] * tags["channels"] * tags["frames"]
+    with opened(path, wanted * max(tags["bits_allocated"] // 8, 1)) as source:
+        try:
+            yield Frames(source, tags)
+        except ReadError as error:
+            where = error.where or str(path)
+            raise ReadError(error.reason, error.what, where=where, fix=error.fix) from None
+        except _DECODE_ERRORS as error:
+            what = f"pixel data do not decode ({type(error).__name__})"
+            raise ReadError("corrupt_pixels", what, where=str(path)) from None
 
 
-def _stored(path: str, tags: dict[str, Any]) -> npt.NDArray[Any]:
-    syntax = tags["syntax"]
-    plugin = _plugin(syntax, tags["bits_stored"], path)
-    try:
-        with warnings.catch_warnings(), config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, force=True)
-            if "TransferSyntaxUID" not in dataset.file_meta:
-                dataset.file_meta.TransferSyntaxUID = UID(syntax)
-            array = pixel_array(dataset, raw=True, decoding_plugin=plugin)
-    except _DECODE_ERRORS as error:
-        what = f"pixel data do not decode ({type(error).__name__})"
-        raise ReadError("corrupt_pixels", what, where=path) from None
-    if array.shape != (tags["rows"], tags["columns"]):
-        what = f"pixel data have shape {array.shape}, header said one frame"
-        raise ReadError("corrupt_pixels", what, where=path)
-    kind = np.dtype(f"{'i' if tags['signed'] else 'u'}{array.dtype.itemsize}")
-    return array.astype(kind, copy=False)
+class Frames:
+    """The frames of one open file."""
+
+    def __init__(self, source: Opened, tags: dict[str, Any]) -> None:
+        self._source = source
+        self._format = PixelFormat.of(PydicomElements(source.dataset))
+        if refused := self._format.refusal():
+            raise ReadError(*refused)
+        self._rescale: tuple[float, float] = tags["rescale"]
+        self.n = self._format.frames
+        seen = (self._format.rows, self._format.columns, self.n)
+        if seen != (tags["rows"], tags["columns"], tags["frames"]):
+            raise ReadError("changed", "the file changed its size since the index")
+        if source.pixels is None:
+            raise ReadError("no_pixels", "the file holds no pixel data")
+        self._pixels: PixelElement = source.pixels
+        self._syntax: str = tags["syntax"]
+        self._fragments: list[list[Fragment]] = []
+        if is_uncompressed(self._syntax):
+            _check_length(self._format, self._pixels, source.size)
+            return
+        self._plugin = _plugin(self._syntax, self._format.bits_stored)
+        if self._pixels.length is not None:
+            raise ReadError("corrupt_pixels", "compressed pixel data of defined length")
+        self._fragments = frame_fragments(source.file, self._pixels.offset, self.n, source.dataset)
+
+    def stored(self, index: int) -> tuple[AnyArray, str]:
+        """Stored values of a frame (H, W) or (H, W, 3), and their photometric interpretation."""
+        if not 0 <= index < self.n:
+            raise ReadError("frames_mismatch", f"frame {index} of a file with {self.n}")
+        if not self._fragments:
+            return self._native(index)
+        if self._syntax == _RLE:
+            if len(self._fragments[index]) > 1:
+                raise ReadError("frames_mismatch", "a run-length frame in several fragments")
+            if self._format.bits_allocated == 1:
+                raise ReadError("unsupported_dtype", "single bits in run-length coding")
+        stream = read_stream(self._source.file, self._fragments[index])
+        if self._syntax == _DEFLATED_FRAME:
+            return self._inflated(stream)
+        return self._compressed(stream)
+
+    def decode(self, index: int, *, rescale: tuple[float, float] | None = None) -> AnyArray:
+        """Values of a frame after the modality transform, or RGB.
+
+        Args:
+            index: number of the frame, from 0.
+            rescale: slope and intercept of this frame, where the file states them per frame;
+                ``None`` = the ones in the header.
+
+        Returns:
+            (H, W), float64 if rescaled; (H, W, 3) RGB for colour.
+
+        Raises:
+            ReadError: as :func:`open_frames`.
+        """
+        array, photometric = self.stored(index)
+        wanted = (self._format.rows, self._format.columns)
+        if array.shape[:2] != wanted:
+            raise ReadError("corrupt_pixels", f"a frame of shape {array.shape}, not {wanted}")
+        return from_stored(
+            array, photometric, self._format, self._source.dataset, rescale or self._rescale
+        )
+
+    def _native(self, index: int) -> tuple[AnyArray, str]:
+        self._source.file.seek(self._pixels.offset)
+        syntax = UID(self._syntax if self._syntax in _NATIVE else ExplicitVRLittleEndian)
+        options = self._format.options(syntax, self._pixels.keyword)
+        options |= {"pixel_vr": self._pixels.vr, "correct_unused_bits": False}
+        array, properties = get_decoder(syntax).as_array(
+            self._source.file, index=index, raw=True, **options
+        )
+        return array, str(properties["photometric_interpretation"])
+
+    def _inflated(self, stream: bytes) -> tuple[AnyArray, str]:
+        one = self._format.single()
+        wanted = one.frame_bytes
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        # One byte more shows a frame that unpacks to more than the header says.
+        raw = inflater.decompress(stream, wanted + 2)
+        if len(raw) not in {wanted, wanted + wanted % 2}:
+            raise ReadError("corrupt_pixels", "a deflated frame is not of the header's size")
+        options = one.options(ExplicitVRLittleEndian, "PixelData")
+        options |= {"pixel_vr": "OB", "correct_unused_bits": False}
+        array, properties = get_decoder(ExplicitVRLittleEndian).as_array(
+            raw[:wanted], index=0, raw=True, **options
+        )
+        return array, str(properties["photometric_interpretation"])
+
+    def _compressed(self, stream: bytes) -> tuple[AnyArray, str]:
+        one = self._format.single()
+        colour = ""
+        if self._syntax != _RLE:
+            colour = _check_stream(stream, one)
+        options = one.options(UID(self._syntax), "PixelData")
+        if one.bits_allocated == 1:
+            options |= {"bits_allocated": 8}
+        options |= {"planar_configuration": 0}
+        if self._syntax == _RLE:
+            options |= {"correct_unused_bits": False}
+        array, properties = get_decoder(UID(self._syntax)).as_array(
+            encapsulate([stream], has_bot=False),
+            index=0,
+            raw=True,
+            decoding_plugin=self._plugin,
+            **options,
+        )
+        said = str(properties["photometric_interpretation"])
+        if colour and array.ndim == 3:
+            said = "RGB" if colour == "RGB" else "YBR_FULL"
+        return array, said
 
 
-def _plugin(syntax: str, bits_stored: int, path: str) -> str:
-    """Name of the plugin for a syntax; empty = pydicom itself."""
-    if is_uncompressed(syntax):
+def _check_stream(stream: bytes, wanted: PixelFormat) -> str:
+    """Refuse a stream that is cut or is of another image; the colour model that it states."""
+    header = read_codestream(stream)
+    if header is None:
+        raise ReadError("corrupt_pixels", "a frame does not begin with an image header")
+    if not ends_image(stream):
+        raise ReadError("truncated", "the compressed data of a frame end early")
+    size = (header.rows, header.columns, header.components)
+    if size != (wanted.rows, wanted.columns, wanted.samples):
+        what = f"a frame of {size} rows, columns, channels; the header says "
+        what += f"{(wanted.rows, wanted.columns, wanted.samples)}"
+        raise ReadError("corrupt_pixels", what)
+    if header.precision > wanted.bits_allocated:
+        what = f"{header.precision} bits in the stream, {wanted.bits_allocated} in the header"
+        raise ReadError("corrupt_pixels", what)
+    return header.colour
+
+
+def _check_length(wanted: PixelFormat, pixels: PixelElement, size: int) -> None:
+    """Refuse pixel data that are shorter than the header says, or hold more frames."""
+    if pixels.length is None:
+        raise ReadError("corrupt_pixels", "uncompressed pixel data of undefined length")
+    if pixels.offset + min(pixels.length, wanted.bytes) > size:
+        raise ReadError("truncated", "the file ends inside its pixel data")
+    if pixels.length < wanted.bytes:
+        what = f"{pixels.length} bytes of pixels, the header's numbers ask for {wanted.bytes}"
+        raise ReadError("truncated", what)
+    if pixels.length - wanted.bytes >= max(wanted.bytes // wanted.frames, 2):
+        what = f"{pixels.length} bytes of pixels, the header's numbers give {wanted.bytes}"
+        raise ReadError("frames_mismatch", what)
+
+
+def _plugin(syntax: str, bits_stored: int) -> str:
+    """Name of the plugin for a compressed syntax."""
+    if syntax == _DEFLATED_FRAME:
         return ""
     plugin = _PLUGIN.get(syntax, "")
     if syntax == _JPEG_EXTENDED and bits_stored > 8:
         plugin = "pylibjpeg"
-    try:
-        if plugin in get_decoder(UID(syntax)).available_plugins:
-            return plugin
-    except NotImplementedError:
-        pass
+    if plugin and plugin in get_decoder(UID(syntax)).available_plugins:
+        return plugin
     what = f"no decoder for transfer syntax {syntax}, {bits_stored} bits"
-    fix = f"install the pydicom plugin '{plugin}'" if plugin else "store it in another syntax"
-    raise ReadError(f"no_decoder:{syntax}", what, where=path, fix=fix)
+    fix = "store it in another syntax"
+    if syntax == _JPEG_EXTENDED:
+        fix = "pip install 'medssl[gpl]', whose decoder is under the GPL"
+    raise ReadError(f"no_decoder:{syntax}", what, fix=fix)

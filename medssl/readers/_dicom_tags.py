@@ -126,6 +126,8 @@ def tags_of(elements: Elements) -> dict[str, Any]:
         "photometric": elements.text("PhotometricInterpretation"),
         "syntax": elements.text("TransferSyntaxUID") or IMPLICIT_LITTLE,
         "rescale": _rescale(elements),
+        "float": not elements.has("BitsStored") and not elements.has("PixelRepresentation"),
+        "modality_lut": elements.has("ModalityLUTSequence"),
         "units": units_of(elements, modality),
         "orientation": elements.numbers("ImageOrientationPatient", 6),
         "position_mm": elements.numbers("ImagePositionPatient", 3),

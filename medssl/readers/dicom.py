@@ -21,9 +21,12 @@ from pydicom.errors import InvalidDicomError
 
 from medssl.core.errors import ReadError
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
-from medssl.readers._dicom_pixels import decode_slice, is_uncompressed
+from medssl.readers._dicom_lean import lean_elements
+from medssl.readers._dicom_pixels import decode_frame, is_uncompressed
+from medssl.readers._dicom_places import Unusual
 from medssl.readers._dicom_stack import stack_slices
 from medssl.readers._dicom_tags import VOLUME_MODALITIES, Elements, PydicomElements, tags_of
+from medssl.readers._source import open_source, size_of
 
 _SUFFIXES = {".dcm", ".dicom", ".ima"}
 # SOP classes that hold no image of the patient, by prefix of their UID.
@@ -63,29 +66,40 @@ def header(path: Path) -> FileHeader:
         ReadError: ``empty_file``, ``not_dicom``, ``broken_header``.
     """
     where = str(path)
-    size = path.stat().st_size
+    size = size_of(path)
     if size == 0:
         raise ReadError("empty_file", "the file has zero bytes", where=where)
+    with open_source(path) as file:
+        lean = lean_elements(file, size)
+    if lean is not None:
+        try:
+            return _described(lean, path, size)
+        except Unusual:
+            pass  # pydicom knows more kinds of headers
     try:
         with warnings.catch_warnings(), config.disable_value_validation():
             warnings.simplefilter("ignore")
-            dataset = _parse(path)
-            elements = PydicomElements(dataset)
-            sop_class = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
-            for prefix, kind in _IGNORED_CLASSES:
-                if sop_class.startswith(prefix):
-                    return FileHeader(path=where, format="dicom", tags={}, ignored=kind)
-            if "Rows" not in dataset or "Columns" not in dataset:
-                if not sop_class:
-                    raise ReadError("not_dicom", "no SOP class and no image", where=where)
-                return FileHeader(path=where, format="dicom", tags={}, ignored="dicom_other")
-            tags = tags_of(elements)
-            tags["refused"] = _refusal(elements, tags, size)
+            return _described(PydicomElements(_parse(path)), path, size)
     except InvalidDicomError:
         raise ReadError("not_dicom", "the content is not DICOM", where=where) from None
     except _PARSE_ERRORS as error:
         what = f"the DICOM header is broken ({type(error).__name__})"
         raise ReadError("broken_header", what, where=where) from None
+
+
+def _described(elements: Elements, path: Path, size: int) -> FileHeader:
+    """The header as tags, or what kind of object it is if there is no image in it."""
+    where = str(path)
+    sop_class = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
+    for prefix, kind in _IGNORED_CLASSES:
+        if sop_class.startswith(prefix):
+            return FileHeader(path=where, format="dicom", tags={}, ignored=kind)
+    if not elements.has("Rows") or not elements.has("Columns"):
+        if not sop_class:
+            raise ReadError("not_dicom", "no SOP class and no image", where=where)
+        return FileHeader(path=where, format="dicom", tags={}, ignored="dicom_other")
+    tags = tags_of(elements)
+    tags["refused"] = _refusal(elements, tags, size)
     # Some anonymisers delete the series id: then what lies in one folder is one series.
     series = tags["series"] or str(path.parent)
     return FileHeader(path=where, format="dicom", tags=tags, key=f"{tags['study']}/{series}")
@@ -117,7 +131,7 @@ def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]
         tags = header(Path(file)).tags
         if (tags.get("rows"), tags.get("columns")) != found.shape[2:]:
             raise ReadError("changed", "a slice changed its size since the index", where=file)
-        x_CDHW[0, index] = decode_slice(file, tags)
+        x_CDHW[0, index] = decode_frame(file, tags)
     return x_CDHW
 
 
