@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Sequence
 from functools import cache
 from typing import BinaryIO
 
@@ -101,6 +102,11 @@ class LeanElements:
         if length == UNDEFINED or vr == b"SQ":
             raise Unusual
         return self._data[start : start + length]
+
+    def items(self, keyword: str) -> Sequence[LeanElements]:
+        if self.has(keyword):
+            raise Unusual
+        return []
 
     def _value(self, keyword: str) -> tuple[bytes, bytes]:
         raw, vr = _known(keyword)

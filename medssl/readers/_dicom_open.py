@@ -123,7 +123,7 @@ def _parsed(file: BinaryIO, size: int, pixel_bytes: int | None) -> Opened:
         if meta_end is None:
             file.seek(0)
             force = head[128:132] != b"DICM" and is_bare(head)
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=force)
+            dataset: Any = pydicom.dcmread(file, stop_before_pixels=True, force=force)
         else:
             file.seek(meta_end)
             cap = _HEADER_CAP if pixel_bytes is None else _HEADER_CAP + pixel_bytes
