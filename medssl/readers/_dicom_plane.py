@@ -112,7 +112,9 @@ def object_parts(headers: Sequence[FileHeader]) -> list[str]:
     return parts
 
 
-def load_plane(found: Found, tags: dict[str, Any], frames: Sequence[int] | None) -> Any:
+def load_plane(
+    found: Found, tags: dict[str, Any], frames: Sequence[int] | None
+) -> npt.NDArray[Any]:
     """(C, H, W) of an image or (C, T, H, W) of a clip.
 
     Raises:
