@@ -1,6 +1,7 @@
 """medssl: self-supervised pretraining and few-label fine-tuning on medical archives."""
 
 from medssl._api import (
+    deidentify,
     demo,
     evaluate,
     finetune,
@@ -15,6 +16,7 @@ from medssl._api import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "deidentify",
     "demo",
     "evaluate",
     "finetune",

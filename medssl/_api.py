@@ -117,6 +117,21 @@ def evaluate(
     return _run("evaluate", config, {"task": task, "pred": pred, "ref": ref, "out": out, **more})
 
 
+def deidentify(
+    input: StrPath,  # noqa: A002 - the name of the option
+    *,
+    out: StrPath,
+    config: StrPath | None = None,
+    **more: Any,
+) -> Run:
+    """Copy scans under the DICOM Basic Profile; reduces the risk that a patient is recognised.
+
+    Raises:
+        NothingUsableError: nothing could be copied.
+    """
+    return _run("deidentify", config, {"input": input, "out": out, **more})
+
+
 def phantom(*, out: StrPath, config: StrPath | None = None, **more: Any) -> Run:
     """Write a synthetic archive with labels and broken files."""
     return _run("phantom", config, {"out": out, **more})

@@ -15,16 +15,17 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
-from pydicom.uid import UID_dictionary
 
 from medssl.archive.identity import hash_id
 from medssl.archive.profile import EDITION, Action, action_of
+from medssl.readers._dicom_open import PARSE_ERRORS
 
 _PATIENT_NAME, _PATIENT_ID, _PATIENT_BIRTH_DATE = 0x00100010, 0x00100020, 0x00100030
 _ACCESSION_NUMBER, _OTHER_PATIENT_IDS = 0x00080050, 0x00101000
@@ -48,10 +49,9 @@ _SHAPE = {
     "IS": re.compile(r"[-+0-9 ]{0,20}"),
 }
 _NUMBERS = {"DS", "IS", "US", "SS", "UL", "SL", "FL", "FD", "UV", "SV"}
-_WORD = re.compile(r"[^\W_]+")
 # What a header that does not follow the standard raises when its values are converted.
-PARSE_ERRORS = (ValueError, TypeError, AttributeError, LookupError, RuntimeError, OverflowError)
-PARSE_ERRORS += (NotImplementedError, EOFError)
+BROKEN: tuple[type[Exception], ...] = (*PARSE_ERRORS, OverflowError)
+_WORD = re.compile(r"[^\W_]+")
 
 
 class HeaderCleaner:
@@ -102,7 +102,7 @@ class HeaderCleaner:
                 kept = self._kept(element, action, words, scrub=scrub)
             except RecursionError:
                 raise
-            except PARSE_ERRORS:
+            except BROKEN:
                 kept = None
             if kept is None:
                 del dataset[tag]
@@ -202,7 +202,7 @@ def _elements(dataset: Dataset) -> Iterator[DataElement]:
             element = dataset[tag]
         except RecursionError:
             raise
-        except PARSE_ERRORS:
+        except BROKEN:
             continue  # cleaning removes it
         if element.VR == "SQ":
             for item in element.value:

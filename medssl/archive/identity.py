@@ -25,9 +25,13 @@ _GENERIC_STEM = re.compile(
 
 def load_salt(folder: Path) -> bytes:
     """The catalog's secret, made on first use and readable by its owner only."""
-    path = folder / SALT_NAME
+    return load_secret(folder / SALT_NAME)
+
+
+def load_secret(path: Path) -> bytes:
+    """Random bytes in a file, made on first use and readable by their owner only."""
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, secrets.token_bytes(_SALT_BYTES), mode=0o600)
     return path.read_bytes()
 

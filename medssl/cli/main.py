@@ -59,7 +59,10 @@ WORDS = Parameter(
     annotation=Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")],
 )
 # What a run found, shown at its end.
-_COUNTS = ("records", "patients", "modality", "predicted", "excluded", "quarantined", "reasons")
+_COUNTS = (
+    *("records", "patients", "modality", "predicted", "copied", "excluded", "quarantined"),
+    *("reasons",),
+)
 OUT = _path("out", "Where the results go.", "-o", "--out")
 TASK = _text("task", "Head, see `medssl info`.")
 DATA = _path("data", "Catalog, archive or labelled folder.")
@@ -133,6 +136,15 @@ _stage(
     _path("pred", "Folder that predict wrote."),
     _path("ref", "Folder of reference labels."),
     OUT,
+    OVERWRITE,
+)
+_stage(
+    "deidentify",
+    "Copy scans under the DICOM Basic Profile: reduces the risk that a patient is recognised.",
+    _path("input", "Folder of scans.", "-i", "--input"),
+    OUT,
+    _path("key", "Secret that the pseudonyms come from; default: OUT.key, made if missing."),
+    RESUME,
     OVERWRITE,
 )
 _stage(

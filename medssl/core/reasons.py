@@ -117,6 +117,15 @@ REASONS: dict[str, Meaning] = {
     "modality_mismatch": Meaning(
         "a scan of another modality than the model was trained on", "use a model of that modality"
     ),
+    # copies with fewer traces of the patient
+    "not_deidentified": Meaning(
+        "an image of a kind that no rule says how to clean; it was not copied",
+        "convert it to DICOM or NIfTI, or clean it by hand",
+    ),
+    "burned_in_text_possible": Meaning(
+        "text may be drawn into the pixels, and no picture was found to keep; it was not copied",
+        "look at it, and clean it by hand",
+    ),
     # our own files
     "store_damaged": Meaning("a file of the store is damaged", "delete it; it will be rebuilt"),
 }
