@@ -7,6 +7,7 @@ everything below sees only that, so the two give the same tags by construction.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pydicom.datadict import tag_for_keyword
@@ -45,6 +46,9 @@ class Elements(Protocol):
     def bytes_at(self, tag: int) -> bytes:
         """The bytes of a (private) element as they lie in the file; empty if absent."""
 
+    def items(self, keyword: str) -> Sequence[Elements]:
+        """The items of a sequence, in order; none if it is absent or empty."""
+
 
 def tag_of(keyword: str) -> int:
     """(group << 16) + element of a standard keyword."""
@@ -57,10 +61,10 @@ class PydicomElements:
     """:class:`Elements` over a pydicom data set."""
 
     def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+        self.dataset = dataset
 
     def has(self, keyword: str) -> bool:
-        return keyword in self._dataset or keyword in self._meta
+        return keyword in self.dataset or keyword in self._meta
 
     def text(self, keyword: str) -> str:
         value = self._value(keyword)
@@ -82,16 +86,19 @@ class PydicomElements:
         return numbers if len(numbers) == wanted and all(map(math.isfinite, numbers)) else None
 
     def bytes_at(self, tag: int) -> bytes:
-        element = self._dataset.get_item(tag)
+        element = self.dataset.get_item(tag)
         value = None if element is None else element.value
         return value if isinstance(value, bytes) else b""
 
+    def items(self, keyword: str) -> Sequence[Elements]:
+        return [PydicomElements(item) for item in self.dataset.get(keyword) or []]
+
     @property
     def _meta(self) -> Any:
-        return getattr(self._dataset, "file_meta", {})
+        return getattr(self.dataset, "file_meta", {})
 
     def _value(self, keyword: str) -> Any:
-        value = self._dataset.get(keyword)
+        value = self.dataset.get(keyword)
         return self._meta.get(keyword) if value is None else value
 
 

@@ -1,32 +1,33 @@
-"""DICOM: single-frame CT, MR and PT series as volumes, in rescaled units (HU for CT).
+"""DICOM: CT, MR and PT series as volumes, in rescaled units (HU for CT).
 
-Slices are stacked by position (:mod:`medssl.readers._dicom_stack`). Multi-frame objects, mosaics,
-colour and projection images are refused with a reason; reports, plans and segmentations are ignored
-by kind.
+Slices may be single files, frames of classic or enhanced multi-frame files, or tiles of a mosaic.
+They are divided into volumes by what tells them apart (:mod:`medssl.readers._dicom_split`) and
+stacked by position (:mod:`medssl.readers._dicom_stack`).
 """
 
 from __future__ import annotations
 
-import struct
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-import pydicom
-from pydicom import config
-from pydicom.errors import InvalidDicomError
 
 from medssl.core.errors import ReadError
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
+from medssl.readers._dicom_enhanced import add_frames
 from medssl.readers._dicom_lean import lean_elements
-from medssl.readers._dicom_pixels import decode_frame, is_uncompressed
+from medssl.readers._dicom_mosaic import add_tiles, is_mosaic
+from medssl.readers._dicom_open import PARSE_ERRORS, is_bare, opened
+from medssl.readers._dicom_pixels import pixel_refusal
 from medssl.readers._dicom_places import Unusual
-from medssl.readers._dicom_stack import stack_slices
+from medssl.readers._dicom_plane import is_plane, load_plane, plane_tags, planes_found
+from medssl.readers._dicom_slices import bad_geometry, slices_of
 from medssl.readers._dicom_tags import VOLUME_MODALITIES, Elements, PydicomElements, tags_of
+from medssl.readers._dicom_volume import group_series, load_volume
 from medssl.readers._source import open_source, size_of
+from medssl.readers.labels import LABEL_CLASSES
+from medssl.readers.labels import header_from_dataset as label_header
 
 _SUFFIXES = {".dcm", ".dicom", ".ima"}
 # SOP classes that hold no image of the patient, by prefix of their UID.
@@ -36,27 +37,15 @@ _IGNORED_CLASSES = (
     ("1.2.840.10008.5.1.4.1.1.104.", "dicom_document"),
     ("1.2.840.10008.5.1.4.1.1.11.", "dicom_presentation"),
     ("1.2.840.10008.5.1.4.1.1.9.", "dicom_waveform"),
-    ("1.2.840.10008.5.1.4.1.1.66", "dicom_seg_or_raw"),
+    ("1.2.840.10008.5.1.4.1.1.66", "dicom_raw"),
+    ("1.2.840.10008.5.1.4.1.1.77.1.6", "dicom_whole_slide"),
     ("1.2.840.10008.5.1.4.1.1.481.", "dicom_rt"),
 )
-_PARSE_ERRORS: tuple[type[Exception], ...] = (EOFError, struct.error, ValueError, LookupError)
-_PARSE_ERRORS += (AttributeError, TypeError, RuntimeError)
-# Cosines further than this from unit length and right angles are no orientation.
-_COSINE_TOLERANCE = 1e-3
 
 
 def matches(path: Path, head: bytes) -> bool:
     """Part 10 files by their magic; bare data sets and broken files by content or name."""
-    if head[128:132] == b"DICM" or path.suffix.lower() in _SUFFIXES:
-        return True
-    # A data set without preamble starts with group 8, element 0, 1, 5, 8 or 16.
-    return head[:2] == b"\x08\x00" and head[2:4] in {
-        b"\0\0",
-        b"\1\0",
-        b"\5\0",
-        b"\x08\0",
-        b"\x16\0",
-    }
+    return head[128:132] == b"DICM" or path.suffix.lower() in _SUFFIXES or is_bare(head)
 
 
 def header(path: Path) -> FileHeader:
@@ -77,12 +66,9 @@ def header(path: Path) -> FileHeader:
         except Unusual:
             pass  # pydicom knows more kinds of headers
     try:
-        with warnings.catch_warnings(), config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            return _described(PydicomElements(_parse(path)), path, size)
-    except InvalidDicomError:
-        raise ReadError("not_dicom", "the content is not DICOM", where=where) from None
-    except _PARSE_ERRORS as error:
+        with opened(path) as source:
+            return _described(PydicomElements(source.dataset), path, size)
+    except PARSE_ERRORS as error:
         what = f"the DICOM header is broken ({type(error).__name__})"
         raise ReadError("broken_header", what, where=where) from None
 
@@ -91,6 +77,10 @@ def _described(elements: Elements, path: Path, size: int) -> FileHeader:
     """The header as tags, or what kind of object it is if there is no image in it."""
     where = str(path)
     sop_class = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
+    if sop_class in LABEL_CLASSES:
+        if not isinstance(elements, PydicomElements):
+            raise Unusual
+        return label_header(elements.dataset, path)
     for prefix, kind in _IGNORED_CLASSES:
         if sop_class.startswith(prefix):
             return FileHeader(path=where, format="dicom", tags={}, ignored=kind)
@@ -99,40 +89,43 @@ def _described(elements: Elements, path: Path, size: int) -> FileHeader:
             raise ReadError("not_dicom", "no SOP class and no image", where=where)
         return FileHeader(path=where, format="dicom", tags={}, ignored="dicom_other")
     tags = tags_of(elements)
-    tags["refused"] = _refusal(elements, tags, size)
+    if is_plane(tags):
+        tags["plane"] = plane_tags(elements, tags, size)
+    else:
+        tags["refused"] = _complete(elements, tags) or _refusal(elements, tags, size)
     # Some anonymisers delete the series id: then what lies in one folder is one series.
     series = tags["series"] or str(path.parent)
     return FileHeader(path=where, format="dicom", tags=tags, key=f"{tags['study']}/{series}")
 
 
 def group(
-    headers: list[FileHeader], _policy: Policy = DEFAULT_POLICY
+    headers: list[FileHeader], policy: Policy = DEFAULT_POLICY
 ) -> tuple[list[Found], list[Refused]]:
-    """Stack the slices of every series; files that cannot be slices are refused one by one."""
-    slices, refused = [], []
+    """Stack the slices of one series; files that cannot be slices are refused one by one."""
+    planes = [one for one in headers if "plane" in one.tags]
+    flat, refused = planes_found(planes)
+    slices = []
     for one in headers:
+        if "plane" in one.tags:
+            continue
         if not one.tags["refused"]:
             slices.append(one)
             continue
         reason, message = one.tags["refused"]
         refused.append(Refused(files=(one.path,), reason=reason, message=message))
-    found, unstacked = stack_slices(slices)
-    return found, refused + unstacked
+    found, unstacked = group_series(slices, policy)
+    return flat + found, refused + unstacked
 
 
-def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
-    """(1, D, H, W) in rescaled units, slice by slice.
+def load(found: Found, frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
+    """(1, D, H, W) in rescaled units, slice by slice; an image or clip frame by frame.
 
     Raises:
-        ReadError: ``no_decoder:<uid>``, ``corrupt_pixels``, or the header's reasons.
+        ReadError: ``changed``, ``no_decoder:<uid>``, ``corrupt_pixels``, or the header's reasons.
     """
-    x_CDHW = np.empty(found.shape, dtype=found.dtype)
-    for index, file in enumerate(found.files):
-        tags = header(Path(file)).tags
-        if (tags.get("rows"), tags.get("columns")) != found.shape[2:]:
-            raise ReadError("changed", "a slice changed its size since the index", where=file)
-        x_CDHW[0, index] = decode_frame(file, tags)
-    return x_CDHW
+    if "plane" in found.options:
+        return load_plane(found, header(Path(found.files[0])).tags, frames)
+    return load_volume(found, header)
 
 
 def trusted(found: Found) -> bool:
@@ -140,55 +133,35 @@ def trusted(found: Found) -> bool:
     return bool(found.options.get("uncompressed"))
 
 
-def _parse(path: Path) -> Any:
+def _complete(elements: Elements, tags: dict[str, Any]) -> tuple[str, str] | None:
+    """Add the slices of a file that holds several; why not, if that fails."""
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
-    except InvalidDicomError:
-        with path.open("rb") as file:
-            if not matches(Path("bare"), file.read(132)):
-                raise
-        return pydicom.dcmread(path, stop_before_pixels=True, force=True)
-
-
-def _refusal(elements: Elements, tags: dict[str, Any], size: int) -> tuple[str, str] | None:
-    """Why this file cannot be a slice of a volume."""
-    if tags["frames"] > 1 or elements.has("PerFrameFunctionalGroupsSequence"):
-        return "unsupported_multiframe", f"{tags['frames']} frames in one file"
-    if "MOSAIC" in tags["image_type"]:
-        return "unsupported_mosaic", "the slices are tiled into one mosaic image"
-    if tags["modality"] not in VOLUME_MODALITIES and not tags["position_mm"]:
-        return "unsupported_2d", f"a single image (modality {tags['modality']}), not a slice"
-    if tags["channels"] != 1:
-        return "unsupported_colour", f"{tags['channels']} colour channels"
-    if elements.has("ModalityLUTSequence"):
-        return "unsupported_modality_lut", "values go through a modality look-up table"
-    return _bad_pixels(tags, size) or _bad_geometry(tags)
-
-
-def _bad_pixels(tags: dict[str, Any], size: int) -> tuple[str, str] | None:
-    if tags["bits_allocated"] not in {8, 16, 32} or not 1 <= tags["bits_stored"] <= 32:
-        bits = f"{tags['bits_allocated']} bits allocated, {tags['bits_stored']} stored"
-        return "unsupported_dtype", bits
-    if tags["rescale"] is None:
-        return "bad_scaling", "rescale slope or intercept is no number, or the slope is zero"
-    wanted = tags["rows"] * tags["columns"] * tags["bits_allocated"] // 8
-    if is_uncompressed(tags["syntax"]) and size < wanted:
-        return "truncated", f"the file has {size} bytes, its pixels alone take {wanted}"
+        if elements.has("PerFrameFunctionalGroupsSequence"):
+            if not isinstance(elements, PydicomElements):
+                raise Unusual
+            add_frames(elements.dataset, tags)
+        elif tags["frames"] > 1:
+            what = f"{tags['frames']} frames that do not say where they lie"
+            return "unsupported_multiframe", what
+        elif is_mosaic(tags):
+            add_tiles(elements, tags)
+    except ReadError as error:
+        return error.reason, error.what
     return None
 
 
-def _bad_geometry(tags: dict[str, Any]) -> tuple[str, str] | None:
-    names = {
-        "orientation": "ImageOrientationPatient",
-        "position_mm": "ImagePositionPatient",
-        "pixel_spacing_mm": "PixelSpacing",
-    }
-    for key, name in names.items():
-        if not tags[key]:
-            return "bad_geometry", f"{name} is missing, incomplete or not a number"
-    if min(tags["pixel_spacing_mm"]) <= 0:
-        return "bad_geometry", "PixelSpacing is not positive"
-    cosines = np.reshape(tags["orientation"], (2, 3))
-    if np.abs(cosines @ cosines.T - np.eye(2)).max() > _COSINE_TOLERANCE:
-        return "bad_geometry", "row and column directions are not orthogonal unit vectors"
+def _refusal(elements: Elements, tags: dict[str, Any], size: int) -> tuple[str, str] | None:
+    """Why this file cannot hold slices of a volume."""
+    slices = slices_of(FileHeader(path="", format="dicom", tags=tags))
+    if tags["modality"] not in VOLUME_MODALITIES and not slices[0].tags["position_mm"]:
+        return "unsupported_2d", f"a single image (modality {tags['modality']}), not a slice"
+    if tags["channels"] != 1:
+        return "unsupported_colour", f"{tags['channels']} colour channels"
+    if refused := pixel_refusal(elements, size):
+        return refused
+    for one in slices:
+        if one.tags["rescale"] is None:
+            return "bad_scaling", "rescale slope or intercept is no number, or the slope is zero"
+        if what := bad_geometry(one.tags):
+            return "bad_geometry", what
     return None

@@ -9,8 +9,8 @@ from pydicom.uid import RLELossless
 
 from medssl.archive._phantom_dicom import write_ct_series
 from medssl.core.errors import ReadError
-from medssl.core.geometry import Reorientation, corners_mm, to_voxel_order
-from medssl.readers._dispatch import group_headers, load, read_header, walk
+from medssl.core.geometry import corners_mm, to_voxel_order
+from medssl.readers._dispatch import group_headers, read_header, walk
 from medssl.readers._read import read
 from tests.core.orientations import CASES, affine_of
 
@@ -157,15 +157,17 @@ def test_a_small_wobble_is_recorded_a_large_one_refused(series):
 
 def test_two_slices_at_one_position_are_refused(series):
     (series[0].parent / "copy.dcm").write_bytes(series[2].read_bytes())
+    edit(series[0].parent / "copy.dcm", SOPInstanceUID="1.2.3")
     assert reasons(series[0].parent) == {"duplicate_position"}
 
 
-def test_a_series_copied_into_two_folders_is_two_volumes(tmp_path):
-    write(tmp_path / "a")
-    write(tmp_path / "b")
-    found, refused = grouped(tmp_path)
-    assert (len(found), refused) == (2, [])
-    np.testing.assert_array_equal(load(found[0]), load(found[1]))
+def test_a_series_copied_into_another_folder_is_one_volume_and_its_copies_are_named(tmp_path):
+    for file in write(tmp_path / "a"):
+        (tmp_path / "b").mkdir(exist_ok=True)
+        (tmp_path / "b" / file.name).write_bytes(file.read_bytes())
+    (found,), refused = grouped(tmp_path)
+    assert found.shape == (1, *HU.shape)
+    assert [one.reason for one in refused] == ["duplicate_file"] * len(HU)
 
 
 def test_two_orientations_in_one_series_are_two_volumes(tmp_path):
@@ -180,13 +182,6 @@ def test_slices_that_fan_out_are_no_volume(tmp_path):
         tilted = affine_of(CASES[0], (15 * number, 0, 0))
         write(tmp_path / f"{number}", tilted, HU[:1])
     assert reasons(tmp_path) == {"too_few_slices"}
-
-
-def test_a_tilted_gantry_is_refused(tmp_path):
-    leaning = affine_of(CASES[0])
-    leaning[:3, 2] += 2.5 * np.tan(np.radians(14)) * leaning[:3, 1] / 1.3
-    write(tmp_path / "s", leaning)
-    assert reasons(tmp_path) == {"gantry_tilt"}
 
 
 def test_two_slices_are_no_volume(tmp_path):
@@ -282,7 +277,6 @@ def test_an_oblique_mr_series_agrees_with_simpleitk(medssl_data):
 @pytest.mark.parametrize(
     ("folder", "expected"),
     [
-        ("gantrytilting", "gantry_tilt"),
         ("slicecount", "too_few_slices"),
         ("sliceincrement", "gap"),
         ("sliceorientation", "too_few_slices"),
@@ -295,33 +289,6 @@ def test_known_bad_series_are_refused_with_the_right_reason(medssl_data, folder,
         if ".nii" not in file.name
     )
     assert (found, {one.reason for one in refused}) == ([], {expected})
-
-
-@pytest.mark.real
-@pytest.mark.parametrize(
-    "series",
-    [
-        "anatomical",
-        "ge/anatomical",
-        "hitachi/anatomical",
-        "generic/anatomical",
-        "generic/compressed",
-        "generic/compressed_j2k",
-        "generic/compressed_jpeg",
-        "generic/compressed_jpegls",
-        "generic/compressed_rle",
-    ],
-)
-def test_series_equal_the_conversion_of_another_tool(medssl_data, series):
-    folder = medssl_data / "dicom_conversion" / series
-    ours, theirs = read(folder / "001"), read(folder / "001_ground_truth.nii.gz")
-    turns = [Reorientation.to_ras(one.geometry.affine) for one in (ours, theirs)]
-    affines = [
-        turn.affine(one.geometry.affine, one.shape[1:])
-        for turn, one in zip(turns, (ours, theirs), strict=True)
-    ]
-    np.testing.assert_array_equal(turns[0].apply(ours.array), turns[1].apply(theirs.array))
-    np.testing.assert_allclose(*affines, atol=1e-4)
 
 
 @pytest.mark.real

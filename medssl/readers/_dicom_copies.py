@@ -1,0 +1,55 @@
+"""Copies of one DICOM file within a series: one is kept, the others are named."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+from medssl.readers._base import FileHeader, Refused
+
+# Fields that may differ between two copies of one object: how its pixels are coded.
+_CODING = {"syntax", "bits_allocated", "bits_stored", "photometric", "extra", "refused", "labels"}
+_LOSSY = (".4.50", ".4.51", ".4.81", ".4.91", ".4.203")
+
+
+def drop_copies(headers: list[FileHeader]) -> tuple[list[FileHeader], list[Refused]]:
+    """Keep one file of each object: without loss, from the fullest folder, the first by path.
+
+    A copy has the same SOPInstanceUID and the same header; where an anonymiser took the UID away,
+    the same header and file name in another folder. Files that share a UID but differ in place or
+    meaning are no copies.
+    """
+    groups: dict[tuple[str, ...], list[FileHeader]] = defaultdict(list)
+    for one in headers:
+        groups[_identity(one)].append(one)
+    kept: list[FileHeader] = []
+    refused: list[Refused] = []
+    # Of a series that lies in two folders, one folder is kept whole where that is possible.
+    crowd = Counter(Path(one.path).parent for one in headers)
+
+    def rank(one: FileHeader) -> tuple[bool, int, str]:
+        return _is_lossy(one.tags), -crowd[Path(one.path).parent], one.path
+
+    for members in groups.values():
+        first, *copies = sorted(members, key=rank)
+        kept.append(first)
+        what = "the same object lies in the archive a second time"
+        refused += [Refused(files=(c.path,), reason="duplicate_file", message=what) for c in copies]
+    return sorted(kept, key=lambda one: one.path), refused
+
+
+def _identity(one: FileHeader) -> tuple[str, ...]:
+    tags = one.tags
+    if tags["object"]:
+        content = {key: value for key, value in tags.items() if key not in _CODING}
+        return tags["object"], json.dumps(content, sort_keys=True)
+    folder = str(Path(one.path).parent)
+    name = Path(one.path).name
+    # Without a UID two files of one folder are never copies.
+    return name, json.dumps(tags, sort_keys=True), folder if not name else ""
+
+
+def _is_lossy(tags: dict[str, Any]) -> bool:
+    return str(tags["syntax"]).endswith(_LOSSY)
