@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         with open_source(path) as file:
             content = json.loads(file.read(MAX_JSON_BYTES).decode("utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         what = f"dataset.json cannot be read ({type(error).__name__})"
         raise ReadError("bad_dataset_json", what, where=str(path)) from None
     if not isinstance(content, dict):

@@ -21,6 +21,7 @@ AnyArray = npt.NDArray[Any]
 
 # Two files show one grid when no corner is further apart: header rounding, not a shift.
 GRID_TOLERANCE_MM = 1e-2
+FARTHEST_MM = 1e6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,7 +55,7 @@ def check_affine(affine: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return the affine as float64 4x4, or refuse it.
 
     Raises:
-        ReadError: ``bad_geometry`` for NaN, infinite, singular or non-affine matrices.
+        ReadError: ``bad_geometry`` for NaN, infinite, absurdly far, singular or non-affine ones.
     """
     matrix = np.asarray(affine, dtype=np.float64)
     fix = "repair the header with the tool that wrote the file"
@@ -64,6 +65,8 @@ def check_affine(affine: npt.ArrayLike) -> npt.NDArray[np.float64]:
         raise ReadError("bad_geometry", "affine holds NaN or infinite values", fix=fix)
     if not np.array_equal(matrix[3], [0.0, 0.0, 0.0, 1.0]):
         raise ReadError("bad_geometry", f"last affine row is {matrix[3].tolist()}", fix=fix)
+    if np.abs(matrix[:3]).max() > FARTHEST_MM:
+        raise ReadError("bad_geometry", "affine leads farther than a kilometre away", fix=fix)
     if np.linalg.matrix_rank(matrix[:3, :3]) < 3 or min(spacing_of(matrix)) < 1e-6:
         raise ReadError("bad_geometry", "affine is singular: two voxel axes coincide", fix=fix)
     return matrix

@@ -30,6 +30,7 @@ REASONS: dict[str, Meaning] = {
     # the file itself
     "empty_file": Meaning("the file has zero bytes", COPY),
     "truncated": Meaning("the file ends before its header says it should", COPY),
+    "extra_bytes": Meaning("the file holds more than its header says", HEADER),
     "corrupt": Meaning("the content is damaged and does not unpack", COPY),
     "corrupt_pixels": Meaning("the pixels are damaged and do not decode", COPY),
     "broken_header": Meaning("the header is damaged", COPY),
@@ -67,12 +68,23 @@ REASONS: dict[str, Meaning] = {
     "out_of_memory": Meaning("memory ran out on this item", MEMORY),
     # decoding
     "no_decoder": Meaning(
-        "no permissively licensed decoder exists for this transfer syntax",
+        "no permissively licensed decoder exists for this transfer syntax or video coding",
         "export the series uncompressed, or install the extra that the message names",
     ),
     "decoder_crash": Meaning("the decoding process died on this item", COPY),
     "decoder_timeout": Meaning("decoding took longer than a healthy file could", COPY),
     "decoder_memory": Meaning("decoding took more memory than the header justifies", COPY),
+    # video
+    "not_video": Meaning("named as a video, but it is none", LEAVE),
+    "bad_container": Meaning("the video container is damaged and does not open", COPY),
+    "no_frames": Meaning("the video holds no frame that decoding could start from", COPY),
+    "corrupt_frames": Meaning("video frames are damaged, or made from damaged ones", COPY),
+    "frame_missing": Meaning("the decoder never gives a frame that the index lists", REINDEX),
+    "frame_size_changes": Meaning("the frames of one video differ in size", EXPORT),
+    "backend_disagrees": Meaning(
+        "the chosen video library gives frames at other times than the index says",
+        "index the archive with the video library pyav",
+    ),
     # geometry
     "bad_geometry": Meaning("orientation, position or spacing is missing or impossible", HEADER),
     "geometry_unknown": Meaning("the file does not say where its voxels lie", HEADER),
@@ -91,6 +103,10 @@ REASONS: dict[str, Meaning] = {
     "unsupported_2d": Meaning("a single image of a kind that is not read", LEAVE),
     "unsupported_colour": Meaning("colour pixels where a volume has one channel", LEAVE),
     "unsupported_modality_lut": Meaning("values go through a table that is not applied", LEAVE),
+    "unsupported_analyze": Meaning(
+        "Analyze 7.5 does not tell left from right", "convert it with a tool that knows its origin"
+    ),
+    "unsupported_layout": Meaning("voxels spread over files or written as text", EXPORT),
     "unsupported_dtype": Meaning("a number format that is not read", EXPORT),
     "unsupported_dimensions": Meaning("a number of dimensions that is not read", LEAVE),
     "bad_scaling": Meaning("slope or intercept is no number, or the slope is zero", HEADER),

@@ -29,6 +29,8 @@ def inflate(
 ) -> bytearray:
     """``wanted`` bytes after the first ``skip`` of a stream; fewer if the data end early.
 
+    If the stream goes on, one byte more comes back, to show it.
+
     Streams one behind the other (gzip members) are one. A check sum that is reached is verified.
 
     Raises:
@@ -59,7 +61,7 @@ def inflate(
             stream = _decoder(method)
         elif stream.needs_input:
             packed = source.read(_CHUNK)
-    del found[wanted:]
+    del found[wanted + 1 :]
     return found
 
 
