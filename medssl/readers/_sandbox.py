@@ -14,7 +14,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ _COPIES = 6
 # Time: a slow disk and a slow decoder still manage 1 MB/s.
 _BASE_S = 20.0
 _BYTES_PER_S = 2**20
+_SCAN_BYTES_PER_S = 8 * 2**20
 
 
 class Worker:
@@ -57,6 +59,27 @@ class Worker:
             ReadError: the reader's own, or ``decoder_crash``, ``decoder_timeout``.
         """
         request = {"found": to_json(found), "frames": frames, "limit_bytes": limit_bytes}
+        with self._guarded(limit_s, found.files[0]):
+            self._exchange(request)
+            array = np.empty(expected_shape(found, frames), np.dtype(found.dtype))
+            _read_into(self._process.stdout, array)
+            return array
+
+    def ask(self, question: str, path: str, *, limit_bytes: int, limit_s: float) -> dict[str, Any]:
+        """What a foreign library says of a file before its pixels are wanted.
+
+        ``question`` is a name in ``ANSWERS`` of :mod:`medssl.readers._worker`.
+
+        Raises:
+            ReadError: as :meth:`load`.
+        """
+        request = {"question": question, "path": path, "limit_bytes": limit_bytes}
+        with self._guarded(limit_s, path):
+            answer: dict[str, Any] = self._exchange(request)["answer"]
+            return answer
+
+    @contextmanager
+    def _guarded(self, limit_s: float, where: str) -> Iterator[None]:
         expired = threading.Event()
 
         def kill() -> None:
@@ -66,27 +89,25 @@ class Worker:
         timer = threading.Timer(limit_s, kill)
         timer.start()
         try:
-            return self._exchange(request, expected_shape(found, frames), np.dtype(found.dtype))
+            yield
         except (BrokenPipeError, EOFError, json.JSONDecodeError, KeyError):
             self.close()
             if expired.is_set():
                 what = f"decoding took longer than {limit_s:.0f} s"
-                raise ReadError("decoder_timeout", what, where=found.files[0]) from None
+                raise ReadError("decoder_timeout", what, where=where) from None
             what = "the decoding process died on this item"
-            raise ReadError("decoder_crash", what, where=found.files[0]) from None
+            raise ReadError("decoder_crash", what, where=where) from None
         finally:
             timer.cancel()
 
-    def _exchange(
-        self, request: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> npt.NDArray[Any]:
+    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
             raise EOFError
-        reply = json.loads(line)
+        reply: dict[str, Any] = json.loads(line)
         if "reason" in reply:
             raise ReadError(
                 str(reply["reason"]),
@@ -94,9 +115,7 @@ class Worker:
                 where=str(reply["where"]),
                 fix=str(reply["fix"]),
             )
-        array = np.empty(shape, dtype)
-        _read_into(self._process.stdout, array)
-        return array
+        return reply
 
     def alive(self) -> bool:
         """Whether this process may still use the worker."""
@@ -109,7 +128,8 @@ class Worker:
             self._process.wait()
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:
-                    stream.close()
+                    with suppress(BrokenPipeError):  # a request that it did not take
+                        stream.close()
 
 
 _lock = threading.Lock()
@@ -122,21 +142,38 @@ def load_capped(found: Found, frames: Sequence[int] | None) -> npt.NDArray[Any]:
     Raises:
         ReadError: see :meth:`Worker.load`; ``too_large`` before anything is decoded.
     """
-    global _worker  # noqa: PLW0603 - one worker per process
     size = math.prod(expected_shape(found, frames)) * np.dtype(found.dtype).itemsize
     if size > BYTE_CAP:
         what = f"the pixels take {size / 2**30:.1f} GiB, cap {BYTE_CAP / 2**30:.0f} GiB"
         raise ReadError("too_large", what, where=found.files[0])
-    with _lock:
-        if _worker is None or not _worker.alive():
-            _worker = Worker()
-            atexit.register(_worker.close)
-        return _worker.load(
+    with _shared_worker() as worker:
+        return worker.load(
             found,
             frames,
             limit_bytes=_BASE_BYTES + _COPIES * size,
             limit_s=_BASE_S + size / _BYTES_PER_S,
         )
+
+
+def ask_capped(question: str, path: str, size: int) -> dict[str, Any]:
+    """Answer of the worker of this process about a file of ``size`` bytes.
+
+    Raises:
+        ReadError: see :meth:`Worker.ask`.
+    """
+    limit_s = _BASE_S + size / _SCAN_BYTES_PER_S
+    with _shared_worker() as worker:
+        return worker.ask(question, path, limit_bytes=_BASE_BYTES, limit_s=limit_s)
+
+
+@contextmanager
+def _shared_worker() -> Iterator[Worker]:
+    global _worker  # noqa: PLW0603 - one worker per process
+    with _lock:
+        if _worker is None or not _worker.alive():
+            _worker = Worker()
+            atexit.register(_worker.close)
+        yield _worker
 
 
 def _read_into(stream: Any, array: npt.NDArray[Any]) -> None:

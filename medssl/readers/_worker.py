@@ -6,13 +6,21 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from medssl.core.errors import MedsslError, ReadError
 from medssl.readers._found_json import from_json
 from medssl.readers._load import load_here
+from medssl.readers._video_scan import describe_video
+
+# Questions about a file that only a foreign library can answer.
+ANSWERS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "video": describe_video,
+}
 
 
 def main() -> None:
@@ -23,14 +31,18 @@ def main() -> None:
     for line in sys.stdin.buffer:
         request = json.loads(line)
         _cap_memory(int(request["limit_bytes"]))
+        array: npt.NDArray[Any] | None = None
         try:
-            array = load_here(from_json(request["found"]), request["frames"])
-            reply: dict[str, Any] = {"bytes": array.nbytes}
+            if "question" in request:
+                reply: dict[str, Any] = {"answer": ANSWERS[request["question"]](request["path"])}
+            else:
+                array = load_here(from_json(request["found"]), request["frames"])
+                reply = {"bytes": array.nbytes}
         except MemoryError:
             what = "decoding needs more memory than the file's header justifies"
-            array, reply = None, _refusal(ReadError("decoder_memory", what))
+            reply = _refusal(ReadError("decoder_memory", what))
         except MedsslError as error:
-            array, reply = None, _refusal(error)
+            reply = _refusal(error)
         replies.write(json.dumps(reply).encode() + b"\n")
         if array is not None:
             replies.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
