@@ -27,14 +27,14 @@ UNPACK_ERRORS = (_ISAL_ERROR, lzma.LZMAError, EOFError, OSError)
 def inflate(
     source: BinaryIO, wanted: int, where: str, *, skip: int = 0, method: Method = "gzip"
 ) -> bytearray:
-    """``wanted`` bytes after the first ``skip`` of a stream; fewer if the data end early.
+    """``wanted`` bytes after the first ``skip`` of a stream; fewer if it is whole but shorter.
 
     If the stream goes on, one byte more comes back, to show it.
 
     Streams one behind the other (gzip members) are one. A check sum that is reached is verified.
 
     Raises:
-        ReadError: ``corrupt``.
+        ReadError: ``corrupt``, ``truncated``.
     """
     found = bytearray()
     stream, packed = _decoder(method), source.read(_CHUNK)
@@ -61,6 +61,8 @@ def inflate(
             stream = _decoder(method)
         elif stream.needs_input:
             packed = source.read(_CHUNK)
+    if len(found) <= wanted and not stream.eof:
+        raise ReadError("truncated", f"the {method} stream ends early", where=where)
     del found[wanted + 1 :]
     return found
 

@@ -10,12 +10,21 @@ import pytest
 from medssl.core.errors import ReadError
 from medssl.core.registry import READERS
 
-SUFFIX = {"dicom": ".dcm", "image": ".png", "nifti": ".nii", "video": ".mp4"}
+SUFFIX = {
+    "dicom": ".dcm",
+    "image": ".png",
+    "nifti": ".nii",
+    "video": ".mp4",
+    "mha": ".mha",
+    "nrrd": ".nrrd",
+}
 # First bytes that make a reader believe the file is its own.
 HEAD = {
     "dicom": bytes(128) + b"DICM",
     "image": b"\x89PNG\r\n\x1a\n",
+    "mha": b"ObjectType = Image\nNDims = 3\n",
     "nifti": (348).to_bytes(4, "little"),
+    "nrrd": b"NRRD0005\n",
     "video": b"\0\0\0\x18ftypisom",
 }
 

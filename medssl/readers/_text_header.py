@@ -1,0 +1,64 @@
+"""Values of text headers (NRRD, MetaImage), read strictly."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from medssl.core.errors import ReadError
+from medssl.readers._source import exists
+
+_MAX_DIGITS = 18
+_Value = TypeVar("_Value")
+
+
+def numbers(text: str, count: int) -> list[float] | None:
+    """``count`` finite numbers between white space, else ``None``."""
+    try:
+        found = [float(one) for one in text.split()]
+    except ValueError:
+        return None
+    return found if len(found) == count and all(map(math.isfinite, found)) else None
+
+
+def whole_numbers(
+    text: str, count: int, where: str, error: Callable[[str, str], ReadError]
+) -> list[int]:
+    """``count`` whole numbers between white space.
+
+    Raises:
+        ReadError: as ``error`` makes it.
+    """
+    words = text.split()
+    if len(words) != count or not all(re.fullmatch(r"[+-]?\d+", one, re.ASCII) for one in words):
+        raise error(f"{count} whole numbers are needed", where)
+    if any(len(one) > _MAX_DIGITS for one in words):
+        raise error("a number is too long", where)
+    return [int(one) for one in words]
+
+
+def one_of(text: str, values: Mapping[str, _Value]) -> _Value | None:
+    """The value of a word, whatever its case."""
+    return values.get(text.strip().lower())
+
+
+def beside(header: Path, name: str) -> Path:
+    """The data file that a header names, which must lie in its folder.
+
+    Raises:
+        ReadError: ``unsafe_path``, ``missing_file``.
+    """
+    where = str(header)
+    if name != name.strip() or re.search(r"[/\\\0]", name.removeprefix("./")) or ":" in name:
+        what = "the header names a data file outside its own folder"
+        raise ReadError("unsafe_path", what, where=where)
+    plain = name.removeprefix("./")
+    if plain in {"", ".", ".."}:
+        raise ReadError("unsafe_path", "the header names no data file", where=where)
+    data = header.parent / plain
+    if not exists(data) or data == header:
+        raise ReadError("missing_file", "the data file of the header is missing", where=where)
+    return data
