@@ -21,25 +21,31 @@ _UID = re.compile(r"\d+(?:\.\d+){4,}")
 _WORD = r"[^\W\d_](?:[^\W\d_]|['\u2019])+"
 _NAME = re.compile(rf"(?<![^\W\d_])(?=({_WORD})(?:\^|,\s*|[_\s.-])({_WORD}))")
 # Words of the trade that stand capitalised in names of files and folders.
-_TRADE = frozenset(
-    (
-        "abdomen adc angio anon anonymous aorta app arm art arterial ax axial baseline bone brain "
-        "bravo breast calib case cases chest ciss clinic clinical cohort contrast control controls "
-        "cor coronal ct cta cxr data dataset delay delayed desktop dicom dicomdir diff diffusion disk "
-        "dixon documents dti dwi ecg echo enhanced ep epi export fgre field files film final flair "
-        "flash foot fse gre group hand head heart hip image images imaging img interactive iso kidney "
-        "knee label labels late left legacy liver loc localizer long lossless lossy lspine lung main "
-        "map mask masks med medical mip mprage mr mra mri native neck new no noise normal of old "
-        "original os other palette part patient patients pd pelvis perfusion pet phantom phase "
-        "philips plain portal post pre prostate protocol pt qc raw readme recon reference report "
-        "research results rf rgb right run sag sagittal sample scan scans scout screenshot se seg "
-        "segmentation sensor seq sequence series session set short shoulder siemens sinus slab slice "
-        "slices smart soft spgr spin spine spleen split std stir study subject surgery survey swi "
-        "table test tests thin thorax time tissue tof torso train training trial tse ultrasound us "
-        "validation venous version vessel video videos visit volume volumes wb whole window with xa "
-        "xray "
-    ).split()
-)
+_TRADE = {
+    *("abdomen", "adc", "angio", "anon", "anonymous", "aorta", "app", "arm", "art"),
+    *("arterial", "ax", "axial", "baseline", "bone", "brain", "bravo", "breast", "calib"),
+    *("case", "cases", "chest", "ciss", "clinic", "clinical", "cohort", "contrast"),
+    *("control", "controls", "cor", "coronal", "ct", "cta", "cxr", "data", "dataset"),
+    *("delay", "delayed", "desktop", "dicom", "dicomdir", "diff", "diffusion", "disk"),
+    *("dixon", "documents", "dti", "dwi", "ecg", "echo", "enhanced", "ep", "epi", "export"),
+    *("fgre", "field", "files", "film", "final", "flair", "flash", "foot", "fse", "gre"),
+    *("group", "hand", "head", "heart", "hip", "image", "images", "imaging", "img"),
+    *("interactive", "iso", "kidney", "knee", "label", "labels", "late", "left", "legacy"),
+    *("liver", "loc", "localizer", "long", "lossless", "lossy", "lspine", "lung", "main"),
+    *("map", "mask", "masks", "med", "medical", "mip", "mprage", "mr", "mra", "mri"),
+    *("native", "neck", "new", "no", "noise", "normal", "of", "old", "original", "os"),
+    *("other", "palette", "part", "patient", "patients", "pd", "pelvis", "perfusion", "pet"),
+    *("phantom", "phase", "philips", "plain", "portal", "post", "pre", "prostate"),
+    *("protocol", "pt", "qc", "raw", "readme", "recon", "reference", "report", "research"),
+    *("results", "rf", "rgb", "right", "run", "sag", "sagittal", "sample", "scan", "scans"),
+    *("scout", "screenshot", "se", "seg", "segmentation", "sensor", "seq", "sequence"),
+    *("series", "session", "set", "short", "shoulder", "siemens", "sinus", "slab", "slice"),
+    *("slices", "smart", "soft", "spgr", "spin", "spine", "spleen", "split", "std", "stir"),
+    *("study", "subject", "surgery", "survey", "swi", "table", "test", "tests", "thin"),
+    *("thorax", "time", "tissue", "tof", "torso", "train", "training", "trial", "tse"),
+    *("ultrasound", "us", "validation", "venous", "version", "vessel", "video", "videos"),
+    *("visit", "volume", "volumes", "wb", "whole", "window", "with", "xa", "xray"),
+}
 
 
 def kinds_of(name: str) -> set[str]:
