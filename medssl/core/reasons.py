@@ -33,6 +33,13 @@ REASONS: dict[str, Meaning] = {
     "extra_bytes": Meaning("the file holds more than its header says", HEADER),
     "corrupt": Meaning("the content is damaged and does not unpack", COPY),
     "corrupt_pixels": Meaning("the pixels are damaged and do not decode", COPY),
+    "no_pixels": Meaning("the header describes an image, but the file holds no pixels", COPY),
+    "frames_mismatch": Meaning(
+        "the pixel data hold another number of frames than the header says", HEADER
+    ),
+    "bad_pixel_format": Meaning("bits, samples or colour model contradict each other", HEADER),
+    "bad_palette": Meaning("the colour table is missing or broken", HEADER),
+    "bad_modality_lut": Meaning("the table from stored to real values is broken", HEADER),
     "broken_header": Meaning("the header is damaged", COPY),
     "unreadable": Meaning(
         "the file cannot be opened", "check permissions and the network share, then index again"
@@ -154,7 +161,7 @@ def meaning(code: str) -> Meaning:
     >>> meaning("empty_file").what
     'the file has zero bytes'
     >>> meaning("no_decoder:1.2.840.10008.1.2.4.51").what
-    'no permissively licensed decoder exists for this transfer syntax'
+    'no permissively licensed decoder exists for this transfer syntax or video coding'
     """
     return REASONS.get(code.partition(":")[0], _UNKNOWN)
 

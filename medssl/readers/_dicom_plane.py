@@ -175,7 +175,7 @@ def _records(one: FileHeader, part: str) -> list[Found]:
         fields["flags"] = tuple(f for f in plane["flags"] if "frame_time" not in f)
         fields |= {"shape": shape, "geometry": image}
         return [
-            Found(**fields, part=_joined(part, f"Frame={n + 1}"), options=options | {"frame": n})
+            Found(**fields, part=joined(part, f"Frame={n + 1}"), options=options | {"frame": n})
             for n in range(tags["frames"])
         ]
     times = tuple(plane["times_s"]) if plane["times_s"] else None
@@ -184,7 +184,8 @@ def _records(one: FileHeader, part: str) -> list[Found]:
     return [Found(**fields, shape=shape, geometry=clip, part=part, options=options)]
 
 
-def _joined(*parts: str) -> str:
+def joined(*parts: str) -> str:
+    """Parts that are not empty, as one."""
     return ";".join(part for part in parts if part)
 
 

@@ -26,6 +26,7 @@ from medssl.readers._dicom_slices import bad_geometry, slices_of
 from medssl.readers._dicom_tags import VOLUME_MODALITIES, Elements, PydicomElements, tags_of
 from medssl.readers._dicom_volume import group_series, load_volume
 from medssl.readers._source import open_source, size_of
+from medssl.readers._us_header import ULTRASOUND, add_ultrasound
 from medssl.readers.labels import LABEL_CLASSES
 from medssl.readers.labels import header_from_dataset as label_header
 
@@ -88,14 +89,17 @@ def _described(elements: Elements, path: Path, size: int) -> FileHeader:
         if not sop_class:
             raise ReadError("not_dicom", "no SOP class and no image", where=where)
         return FileHeader(path=where, format="dicom", tags={}, ignored="dicom_other")
-    tags = tags_of(elements)
+    tags, reader = tags_of(elements), "dicom"
     if is_plane(tags):
         tags["plane"] = plane_tags(elements, tags, size)
+        if tags["modality"] in ULTRASOUND:
+            add_ultrasound(elements, tags)
+            reader = "ultrasound"
     else:
         tags["refused"] = _complete(elements, tags) or _refusal(elements, tags, size)
     # Some anonymisers delete the series id: then what lies in one folder is one series.
     series = tags["series"] or str(path.parent)
-    return FileHeader(path=where, format="dicom", tags=tags, key=f"{tags['study']}/{series}")
+    return FileHeader(path=where, format=reader, tags=tags, key=f"{tags['study']}/{series}")
 
 
 def group(

@@ -17,6 +17,7 @@ SUFFIX = {
     "video": ".mp4",
     "mha": ".mha",
     "nrrd": ".nrrd",
+    "ultrasound": ".dcm",
 }
 # First bytes that make a reader believe the file is its own.
 HEAD = {
@@ -25,6 +26,7 @@ HEAD = {
     "mha": b"ObjectType = Image\nNDims = 3\n",
     "nifti": (348).to_bytes(4, "little"),
     "nrrd": b"NRRD0005\n",
+    "ultrasound": bytes(128) + b"DICM",
     "video": b"\0\0\0\x18ftypisom",
 }
 

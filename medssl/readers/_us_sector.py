@@ -1,0 +1,126 @@
+"""The ultrasound sector, found from the pixels: where the picture moves or speckles.
+
+Banners, depth scales, logos and ECG traces are thin strokes: the share of changing (or bright)
+pixels around them stays below a half, within the sector it is above. The same functions serve
+DICOM cines and video files; they are pure, deterministic and need no header.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial import ConvexHull, QhullError
+
+AnyArray = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+
+SAMPLED_FRAMES = 16
+# Grey levels (of 255) that noise of lossy compression stays below.
+_CHANGE = 12
+_BRIGHT = 10
+# A sector takes at least this share of the image; less is a logo or a small overlay.
+_MIN_AREA = 0.05
+# Share of its own outline that a sector fills; scattered overlays fill less.
+_MIN_SOLIDITY = 0.75
+# Where less than this share of the bright picture changes, the cine hardly moves.
+_MOVING = 0.6
+# Levels between colour channels that are colour, not rounding of a colour model.
+_COLOUR = 24
+_COLOUR_AREA = 0.001
+
+
+def sampled_frames(n_frames: int) -> list[int]:
+    """Frames from which the sector of a clip is found: evenly spread, first and last included."""
+    if n_frames <= SAMPLED_FRAMES:
+        return list(range(n_frames))
+    return [round(k * (n_frames - 1) / (SAMPLED_FRAMES - 1)) for k in range(SAMPLED_FRAMES)]
+
+
+def sector_mask(clip_CTHW: AnyArray) -> Mask | None:
+    """True inside the sector; ``None`` if none stands out.
+
+    Args:
+        clip_CTHW: a clip (C, T, H, W), or an image as a clip of one frame. All frames are used:
+            pass those of :func:`sampled_frames` of a long clip.
+    """
+    grey_THW = _grey_levels(clip_CTHW)
+    bright = _largest_blob(grey_THW.mean(axis=0) > _BRIGHT)
+    if len(grey_THW) == 1:
+        return _outline(bright)
+    moving = _largest_blob(np.ptp(grey_THW, axis=0) > _CHANGE)
+    if not moving.any():
+        return _outline(bright)
+    if moving.sum() < _MOVING * bright.sum() and (moving & bright).any():
+        return _outline(moving | bright)
+    return _outline(moving)
+
+
+def mask_outside(clip_CTHW: AnyArray, mask: Mask) -> AnyArray:
+    """A copy whose pixels outside the sector are 0 in every frame and channel."""
+    return np.where(mask, clip_CTHW, np.zeros((), dtype=clip_CTHW.dtype))
+
+
+def is_coloured(clip_CTHW: AnyArray, mask: Mask | None = None) -> bool:
+    """Whether colour (Doppler, elastography) occurs, in the sector if one is given."""
+    if clip_CTHW.shape[0] != 3:
+        return False
+    scale = 255.0 / _full_scale(clip_CTHW)
+    spread = (clip_CTHW.max(axis=0).astype(np.float32) - clip_CTHW.min(axis=0)) * scale
+    coloured = (spread > _COLOUR).any(axis=0)
+    inside = coloured if mask is None else coloured & mask
+    total = inside.size if mask is None else max(int(mask.sum()), 1)
+    return bool(inside.sum() > _COLOUR_AREA * total)
+
+
+def _grey_levels(clip_CTHW: AnyArray) -> npt.NDArray[np.float32]:
+    """(T, H, W), 0-255."""
+    grey = np.asarray(clip_CTHW.max(axis=0), dtype=np.float32)
+    return np.multiply(grey, 255.0 / _full_scale(clip_CTHW), dtype=np.float32)
+
+
+def _full_scale(clip: AnyArray) -> float:
+    return 255.0 if clip.dtype == np.uint8 else max(float(clip.max()), 1.0)
+
+
+def _largest_blob(pixels: Mask) -> Mask:
+    """The largest connected region where most pixels of a neighbourhood are set, filled."""
+    width = 2 * round(0.012 * min(pixels.shape)) + 3
+    dense = ndimage.uniform_filter(pixels.astype(np.float32), width, mode="nearest") > 0.5
+    labels, n = ndimage.label(dense)
+    if n == 0:
+        return dense
+    sizes = np.bincount(labels.ravel())[1:]
+    return np.asarray(ndimage.binary_fill_holes(labels == 1 + int(np.argmax(sizes))), dtype=bool)
+
+
+def _outline(blob: Mask) -> Mask | None:
+    """The blob's convex hull below its upper edge, which a curved probe makes concave."""
+    if blob.sum() < _MIN_AREA * blob.size:
+        return None
+    hull = _convex_hull(blob)
+    if hull is None:
+        return None
+    columns = blob.any(axis=0)
+    first = np.where(columns, blob.argmax(axis=0), blob.shape[0])
+    width = 2 * round(0.02 * blob.shape[1]) + 1
+    upper = ndimage.minimum_filter1d(first, width, mode="nearest")
+    rows = np.arange(blob.shape[0])[:, None]
+    mask = hull & (rows >= upper)
+    return mask if blob.sum() >= _MIN_SOLIDITY * mask.sum() else None
+
+
+def _convex_hull(blob: Mask) -> Mask | None:
+    """Pixels whose centres lie in the convex hull of the blob's."""
+    rows, columns = np.nonzero(blob & ~ndimage.binary_erosion(blob))
+    try:
+        hull = ConvexHull(np.stack([rows, columns], axis=1))
+    except QhullError:
+        return None
+    r, c = np.ogrid[: blob.shape[0], : blob.shape[1]]
+    inside = np.ones(blob.shape, dtype=bool)
+    for normal_r, normal_c, offset in hull.equations:
+        inside &= normal_r * r + normal_c * c + offset <= 1e-6
+    return inside
