@@ -189,7 +189,7 @@ def _sizes(parsed: Any, where: str) -> tuple[int, ...]:
 def _stored(parsed: Any, where: str) -> np.dtype[Any]:
     try:
         stored: np.dtype[Any] = parsed.get_data_dtype()
-    except HeaderDataError:
+    except (HeaderDataError, KeyError):
         code = int(parsed["datatype"])
         raise ReadError("unsupported_dtype", f"datatype code {code}", where=where) from None
     if stored.kind not in "iuf" or stored.itemsize > 8:
