@@ -18,24 +18,25 @@ import numpy.typing as npt
 from scipy import fft
 
 from medssl.archive._grey import grey_image
+from medssl.core.geometry import Kind
 
 NEAR_BITS = 2
 """Hashes that differ in at most this many bits show the same picture; see docs/doctor.md."""
 _SIDE_PX = 32
 _BITS = 64
-_CLIP_FRAMES = 8
 
 
-def projection(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def projection(array: npt.NDArray[Any], kind: Kind) -> npt.NDArray[Any]:
     """(C, H, W): an image itself, the mean of a volume's middle third, of a clip's frames.
 
     Args:
-        array: (C, H, W), (C, D, H, W) or, from evenly spaced frames, (C, T, H, W).
+        array: (C, H, W), (C, D, H, W), or (C, T, H, W) of evenly spread frames.
+        kind: of the record.
     """
-    if array.ndim == 3:
+    if kind == "image":
         return array
     depth = array.shape[1]
-    third = depth // 3
+    third = depth // 3 if kind == "volume" else 0
     middle = array[:, third : max(depth - third, third + 1)]
     return np.asarray(middle.mean(axis=1, dtype=np.float64))
 

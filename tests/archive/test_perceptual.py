@@ -50,8 +50,8 @@ def test_volumes_and_clips_are_seen_by_their_middle():
     x_CDHW = np.zeros((1, 9, 8, 8))
     x_CDHW[0, 3:6, 2:4] = 6.0
     x_CDHW[0, 0] = 99.0  # outside the middle third
-    np.testing.assert_allclose(projection(x_CDHW)[0, 2], 6.0)
-    assert projection(x_CDHW[:, :2]).shape == (1, 8, 8)
+    np.testing.assert_allclose(projection(x_CDHW, "volume")[0, 2], 6.0)
+    assert projection(x_CDHW[:, :2], "clip").shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize("most", [0, 2, 5])
@@ -93,6 +93,6 @@ def test_scans_of_different_patients_are_not_near_each_other(medssl_data):
     """Of 16,836 pairs of hippocampus crops, all of one organ in one pose, at most two are near."""
     files = sorted(medssl_data.glob("hippocampus/imagesTr/*.nii.gz"))
     volumes = (np.asarray(nib.load(file).dataobj).T[None] for file in files)
-    hashes = [perceptual_hash(projection(x_CDHW)) for x_CDHW in volumes]
+    hashes = [perceptual_hash(projection(x_CDHW, "volume")) for x_CDHW in volumes]
     assert len(hashes) == 184
     assert len(near_pairs(hashes)) <= 2
