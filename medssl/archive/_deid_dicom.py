@@ -23,7 +23,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from medssl.archive._deid_header import BROKEN, HeaderCleaner
+from medssl.archive._deid_header import BROKEN, HeaderCleaner, mark_pixels
+from medssl.archive._deid_pixels import only_sector, put_pixels, refusal, rule_of, search
 from medssl.archive._deid_streams import without_comments
 from medssl.archive.identity import hash_id
 from medssl.core.errors import ReadError
@@ -44,7 +45,12 @@ _NOT_COPIED = (
     (_STORAGE + "77.1.6", "dicom_wsi"),  # labels and notes are photographed along
 )
 _VIDEO = "1.2.840.10008.1.2.4.1"
-_UNDEFINED_VRS = {"OB", "OW", "OF", "OD"}
+_LOSSY = {
+    *("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81"),
+    *("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"),
+}
+_FOLDERS = ("StudyInstanceUID", "SeriesInstanceUID")
+_PIXEL_VRS = {"OB", "OW", "OF", "OD"}
 
 
 class Ignored(Exception):  # noqa: N818 - no failure: the file is no picture
@@ -55,12 +61,13 @@ class Ignored(Exception):  # noqa: N818 - no failure: the file is no picture
         self.kind = kind
 
 
-def copy_dicom(path: Path, key: bytes) -> tuple[tuple[str, ...], bytes]:
+def copy_dicom(path: Path, key: bytes, file_id: str) -> tuple[tuple[str, ...], bytes]:
     """The copy of a file.
 
     Args:
         path: the source; it may lie in an archive.
         key: secret of the pseudonyms.
+        file_id: stands for a SOP instance UID that is missing.
 
     Returns:
         Pseudonymous names of its patient, study and series; content of the new file.
@@ -74,14 +81,13 @@ def copy_dicom(path: Path, key: bytes) -> tuple[tuple[str, ...], bytes]:
     try:
         with opened(path) as source:
             kind = _kind(source)
-            deflated = _syntax(source) == DEFLATED
-            wanted = _pixel_bytes(source.dataset)
-            if not deflated:
-                return _copied(source, kind, wanted, key)
+            wanted = _pixel_bytes(source.dataset) if _syntax(source) == DEFLATED else None
+            if wanted is None:
+                return _copied(source, kind, path, key, file_id)
         if wanted > BYTE_CAP:
             raise ReadError("too_large", "the pixels take more than the cap", where=str(path))
         with opened(path, wanted) as source:
-            return _copied(source, kind, wanted, key)
+            return _copied(source, kind, path, key, file_id)
     except BROKEN as error:
         what = f"the DICOM content is broken ({type(error).__name__})"
         raise ReadError("broken_header", what, where=str(path)) from None
@@ -100,41 +106,54 @@ def _kind(source: Opened) -> str:
     if not whole and "Image Storage" not in UID_dictionary.get(sop_class, ("",))[0]:
         raise Ignored("dicom_other")
     if not whole:
-        raise ReadError("truncated", "the file ends before its pixels")
+        raise ReadError("no_pixels", "an image without pixel data")
     _refuse_unruled(sop_class, _syntax(source))
     return "image"
 
 
 def _refuse_unruled(sop_class: str, syntax: str) -> None:
     if sop_class not in UID_dictionary or syntax not in UID_dictionary:
-        raise ReadError("not_deidentified:dicom_private", "a private class or transfer syntax")
+        raise ReadError("not_deidentified:dicom_unknown", "an unregistered class or syntax")
     if syntax.startswith(_VIDEO):
         raise ReadError("not_deidentified:dicom_video", "video inside DICOM cannot be cleaned")
 
 
-def _copied(source: Opened, kind: str, wanted: int, key: bytes) -> tuple[tuple[str, ...], bytes]:
-    cleaner, dataset = HeaderCleaner(key), source.dataset
-    syntax = _syntax(source)
+def _copied(
+    source: Opened, kind: str, path: Path, key: bytes, file_id: str
+) -> tuple[tuple[str, ...], bytes]:
+    cleaner, dataset, syntax = HeaderCleaner(key), source.dataset, _syntax(source)
+    sop_class = _class_of(dataset)
     names = (
         cleaner.person(dataset),
-        str(dataset.get("StudyInstanceUID", "")),
-        str(dataset.get("SeriesInstanceUID", "")),
+        *(hash_id(key, "folder", str(dataset.get(k, ""))) for k in _FOLDERS),
     )
-    pixels = _pixels(source, syntax, wanted) if kind == "image" else None
+    rule = rule_of(dataset, sop_class) if kind == "image" else "keep"
+    if rule == "refuse":
+        raise refusal()
+    if rule == "search":
+        search(path)
+    sector_CTHW = only_sector(path) if rule == "sector" else None
+    pixels = _pixels(source, syntax) if kind == "image" and sector_CTHW is None else None
+    dataset.SOPClassUID = sop_class
+    dataset.SOPInstanceUID = str(dataset.get("SOPInstanceUID", "") or file_id)
     cleaner.clean(dataset)
-    if pixels is not None:
-        assert source.pixels is not None
-        vr = source.pixels.vr if source.pixels.vr in _UNDEFINED_VRS else "OW"
-        vr = "OB" if UID(syntax).is_encapsulated else vr
-        dataset.add_new(source.pixels.keyword, vr, pixels)
-    written = _written(dataset, ExplicitVRLittleEndian if syntax == DEFLATED else UID(syntax))
-    return (names[0], *(hash_id(key, "folder", name) for name in names[1:])), written
+    if sector_CTHW is not None:
+        if syntax in _LOSSY:
+            dataset.LossyImageCompression = "01"
+        put_pixels(dataset, sector_CTHW)
+        mark_pixels(dataset)
+        syntax = ExplicitVRLittleEndian
+    elif pixels is not None and source.pixels is not None:
+        vr = source.pixels.vr if source.pixels.vr in _PIXEL_VRS else "OW"
+        compressed = source.pixels.length is None
+        dataset.add_new(source.pixels.keyword, "OB" if compressed else vr, pixels)
+    return names, _written(dataset, ExplicitVRLittleEndian if syntax == DEFLATED else UID(syntax))
 
 
 def _written(dataset: Any, syntax: UID) -> bytes:
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", "")
-    meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "")
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = syntax
     dataset.file_meta = meta
     dataset.preamble = b"\0" * 128
@@ -143,13 +162,14 @@ def _written(dataset: Any, syntax: UID) -> bytes:
     return out.getvalue()
 
 
-def _pixels(source: Opened, syntax: str, wanted: int) -> bytes:
+def _pixels(source: Opened, syntax: str) -> bytes:
     """The pixel data as they will be written."""
     assert source.pixels is not None
-    if UID(syntax).is_encapsulated:
+    if source.pixels.length is None:
         n_frames = int(source.dataset.get("NumberOfFrames") or 1)
         found = frame_fragments(source.file, source.pixels.offset, n_frames, source.dataset)
         return encapsulate([without_comments(read_stream(source.file, f)) for f in found])
+    wanted = _pixel_bytes(source.dataset)
     source.file.seek(source.pixels.offset)
     raw = source.file.read(wanted)
     if len(raw) < wanted:
@@ -183,10 +203,7 @@ def _pixel_bytes(dataset: Any) -> int:
 
 
 def _class_of(dataset: Dataset) -> str:
-    found = dataset.get("SOPClassUID") or getattr(dataset, "file_meta", {}).get(
-        "MediaStorageSOPClassUID", ""
-    )
-    return str(getattr(found, "value", found))
+    return str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", ""))
 
 
 def _syntax(source: Opened) -> str:

@@ -151,7 +151,7 @@ def _copy(path: Path, *, target: Path, root: Path, key: bytes) -> str:
     try:
         kind = _format(path)
         if kind == "dicom":
-            folders, content = copy_dicom(path, key)
+            folders, content = copy_dicom(path, key, file_id)
             place = target.joinpath(*(name or "unknown" for name in folders), f"{file_id}.dcm")
         elif kind == "nifti":
             content, place = copy_nifti(path), target / "nifti" / f"{file_id}.nii.gz"
