@@ -33,11 +33,12 @@ def write_table(
     rows: Sequence[Sequence[object]],
     note: str,
     folder: Path = RESULTS,
+    by: str = "",
 ) -> None:
-    """Write ``<folder>/<name>.md`` and show it."""
+    """Write ``<folder>/<name>.md`` and show it; ``by`` is the pipeline, if not of that name."""
     lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
     origin = (
-        f"Written by `python -m pipelines.{name}`; medssl {medssl.__version__}, "
+        f"Written by `python -m pipelines.{by or name}`; medssl {medssl.__version__}, "
         f"Python {platform.python_version()}, {os.cpu_count()} CPUs."
     )
     text = "\n".join(
