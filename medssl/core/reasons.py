@@ -131,6 +131,25 @@ REASONS: dict[str, Meaning] = {
     ),
     "empty_label": Meaning("the label map holds only background", LABELS),
     "non_integer_labels": Meaning("label values are no whole numbers", LABELS),
+    "not_a_label": Meaning("no DICOM segmentation and no structure set", LEAVE),
+    "unsupported_segmentation": Meaning("a type of DICOM segmentation that is not read", LEAVE),
+    "needs_image_grid": Meaning(
+        "contours have no voxels until the grid of their image is known",
+        "give image and structure set together, e.g. to medssl finetune",
+    ),
+    "overlapping_labels": Meaning(
+        "a voxel belongs to two segments or structures, a label map holds one label per voxel",
+        "leave out those that contain others",
+    ),
+    "other_frame_of_reference": Meaning(
+        "label and image were made in different frames of reference", LABELS
+    ),
+    "broken_contour": Meaning("a contour point is not three finite numbers", COPY),
+    "contour_off_slice": Meaning("a contour lies in no slice of the image", LABELS),
+    "contour_volume_error": Meaning(
+        "filling a structure gives another volume than its contours enclose",
+        "look for contours that cross themselves or one another, or leave the image",
+    ),
     "channel_mismatch": Meaning(
         "the number of channels is not what the model or data set says",
         "give one file per channel, as the model's card lists them",

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
@@ -26,7 +27,8 @@ from medssl.readers._dicom_tags import Elements, PydicomElements
 from medssl.readers._dicom_values import PixelFormat, from_stored
 
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-_NATIVE = {_IMPLICIT_LITTLE, "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+_NATIVE = {_IMPLICIT_LITTLE, "1.2.840.10008.1.2.1", _BIG_ENDIAN}
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _DEFLATED_FRAME = "1.2.840.10008.1.2.8.1"
 _RLE = "1.2.840.10008.1.2.5"
@@ -182,6 +184,8 @@ class Frames:
         )
 
     def _native(self, index: int) -> tuple[AnyArray, str]:
+        if self._format.bits_allocated == 1 and self._syntax != _BIG_ENDIAN:
+            return self._single_bits(index), self._format.photometric
         self._source.file.seek(self._pixels.offset)
         syntax = UID(self._syntax if self._syntax in _NATIVE else ExplicitVRLittleEndian)
         options = self._format.options(syntax, self._pixels.keyword)
@@ -190,6 +194,15 @@ class Frames:
             self._source.file, index=index, raw=True, **options
         )
         return array, str(properties["photometric_interpretation"])
+
+    def _single_bits(self, index: int) -> AnyArray:
+        # Frames are packed without padding; pydicom's decoder misses bits of the last byte.
+        n_pixels = self._format.rows * self._format.columns
+        first, skip = divmod(index * n_pixels, 8)
+        self._source.file.seek(self._pixels.offset + first)
+        packed = np.frombuffer(self._source.file.read((skip + n_pixels + 7) // 8), np.uint8)
+        bits = np.unpackbits(packed, bitorder="little")[skip : skip + n_pixels]
+        return bits.reshape(self._format.rows, self._format.columns)
 
     def _inflated(self, stream: bytes) -> tuple[AnyArray, str]:
         one = self._format.single()

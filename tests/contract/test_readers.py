@@ -13,6 +13,7 @@ from medssl.core.registry import READERS
 SUFFIX = {
     "dicom": ".dcm",
     "image": ".png",
+    "labels": ".dcm",
     "nifti": ".nii",
     "video": ".mp4",
     "mha": ".mha",
@@ -23,6 +24,7 @@ SUFFIX = {
 HEAD = {
     "dicom": bytes(128) + b"DICM",
     "image": b"\x89PNG\r\n\x1a\n",
+    "labels": bytes(128) + b"DICM",
     "mha": b"ObjectType = Image\nNDims = 3\n",
     "nifti": (348).to_bytes(4, "little"),
     "nrrd": b"NRRD0005\n",
