@@ -207,11 +207,11 @@ def limit_items(limit_s: float | None) -> None:
     _item_limit_s = limit_s
 
 
-def restart_clock() -> None:
-    """Give the next part of an item the time of a whole one; does nothing outside a worker."""
+def restart_clock(limit_s: float | None = None) -> None:
+    """Give a part of an item a time of its own; does nothing outside a worker with limits."""
     if _item_limit_s is not None:
         # The default action of this signal ends the process, whatever it is doing.
-        signal.setitimer(signal.ITIMER_REAL, _item_limit_s)
+        signal.setitimer(signal.ITIMER_REAL, limit_s or _item_limit_s)
 
 
 def guarded(function: Callable[[Item], Result], item: Item) -> Result | MedsslError:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, replace
-from functools import cached_property
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +16,42 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from medssl.archive.build import Listed
+from medssl.archive._tables import (
+    HEADERS,
+    PATHS,
+    PIXEL_SCHEMA,
+    PIXELS,
+    RECORDS,
+    SOURCES,
+    finished,
+    read_table,
+    records_of,
+    write_table,
+)
 from medssl.archive.quarantine import Ledger
-from medssl.archive.scan import FileState, header_of
-from medssl.archive.split import Member, join
 from medssl.core.errors import ConfigError, ReadError, UsageError
-from medssl.core.runlog import write_bytes, write_text
+from medssl.core.runlog import write_text
 from medssl.core.sample import Record, Sample
 from medssl.readers._base import Found
-from medssl.readers._dispatch import group_headers, sample
+from medssl.readers._dispatch import sample
+from medssl.readers._found_json import from_json
 
-RECORDS, PATHS, SUMMARY = "records.parquet", "paths.parquet", "summary.json"
-LEDGER = "quarantine.jsonl"
-_RECORD_SCHEMA: dict[str, Any] = {
-    **{field.name: pl.String for field in fields(Record)},
-    "shape": pl.List(pl.Int64),
-    "spacing_mm": pl.List(pl.Float64),
-    "affine": pl.List(pl.Float64),
-    "flags": pl.List(pl.String),
-    "references": pl.List(pl.String),
-    "study_day": pl.Int64,
-    "duration_s": pl.Float64,
-    "n_files": pl.Int64,
-    "size_bytes": pl.Int64,
-}
-_PATH_SCHEMA: dict[str, Any] = {
-    "path": pl.Binary,  # file names need not be valid text
-    "size": pl.Int64,
-    "mtime_ns": pl.Int64,
-    "inode": pl.UInt64,
-    "header_json": pl.String,
-    "outcome": pl.String,
-    "record_id": pl.String,
-    "position": pl.Int64,
-}
+SUMMARY, LEDGER = "summary.json", "quarantine.jsonl"
+# Files of the catalog folder that hold paths or identifiers (mode 0600).
+PRIVATE = (PATHS, HEADERS, SOURCES, "headers.bin", "salt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelFacts:
+    """What decoding a record told; kept while its files do not change."""
+
+    pixel_hash: str
+    perceptual_hash: str | None = None
+    flags: tuple[str, ...] = ()
 
 
 def is_catalog(path: str | Path) -> bool:
-    """Whether ``path`` is a folder that :func:`write_catalog` wrote."""
+    """Whether ``path`` is a folder that ``medssl index`` wrote."""
     return (Path(path) / RECORDS).is_file()
 
 
@@ -93,23 +90,40 @@ class Catalog:
         Raises:
             ConfigError: the filter names no column or is no expression.
         """
-        table = pl.read_parquet(self.folder / RECORDS)
-        if where is not None:
-            table = _filtered(table, where)
-        return [_record(row) for row in table.iter_rows(named=True)]
+        return records_of(self.table if where is None else _filtered(self.table, where))
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """The records as a table; its columns are described in ``docs/catalog.md``."""
+        return pl.read_parquet(self.folder / RECORDS)
 
     def files(self, record_id: str) -> list[Path]:
-        """Files of a record in reading order."""
-        return [Path(state.path) for state in self._states(record_id)]
+        """Files of a record in reading order, or of what the index quarantined under this id.
+
+        Raises:
+            ReadError: ``not_in_catalog``.
+        """
+        return [Path(path) for path in self._source(record_id)[0]]
 
     def sample(self, record: Record) -> Sample:
         """The record's sample; its array loads on first access.
 
         Raises:
-            ReadError: ``not_in_catalog``, or ``changed`` if the files no longer make one record.
+            ReadError: ``not_in_catalog``.
         """
-        found = self._found(record.record_id)
-        return replace(sample(found), modality=record.modality, name=record.record_id)
+        one = sample(self.found(record.record_id))
+        return replace(one, modality=record.modality, name=record.record_id)
+
+    def found(self, record_id: str) -> Found:
+        """What the readers need to load a record; its identifiers are left out.
+
+        Raises:
+            ReadError: ``not_in_catalog``.
+        """
+        files, content = self._source(record_id)
+        if not content:
+            raise ReadError("not_in_catalog", f"no record {record_id}")
+        return from_json({**json.loads(content), "files": files})
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -123,78 +137,71 @@ class Catalog:
         return content
 
     def add_pixel_hashes(self, hashes: Mapping[str, str]) -> None:
-        """Fill ``pixel_hash`` of the records named; patients who share an image share a split."""
-        records = [
-            replace(one, pixel_hash=hashes.get(one.record_id, one.pixel_hash))
-            for one in self.records()
+        """Note the pixel hash of the records named; patients who share an image share a split."""
+        self.add_pixels({key: PixelFacts(pixel_hash=value) for key, value in hashes.items()})
+
+    def add_pixels(self, facts: Mapping[str, PixelFacts]) -> None:
+        """Note what decoding told of the records named, mark duplicates, join splits."""
+        table = self.table
+        marks = dict(table.select("record_id", "fingerprint").iter_rows())
+        rows = [
+            (key, marks[key], one.pixel_hash, one.perceptual_hash, list(one.flags))
+            for key, one in facts.items()
+            if key in marks
         ]
-        splits = join(
-            Member(r.patient_id, r.pixel_hash if r.role == "image" else None, r.split)
-            for r in records
+        new = pl.DataFrame(rows, PIXEL_SCHEMA, orient="row")
+        old = read_table(self.folder / PIXELS, PIXEL_SCHEMA).filter(
+            ~pl.col("record_id").is_in(new["record_id"].to_list())
         )
-        records = [replace(one, split=splits[one.patient_id]) for one in records]
-        _write_records(self.folder, records)
-        _write_summary(self.folder, {**self.summary, **summarise(records, self.ledger)})
+        pixels = old.vstack(new)
+        write_table(self.folder / PIXELS, pixels)
+        table = finished(table, pixels)
+        write_table(self.folder / RECORDS, table)
+        write_summary(self.folder, {**self.summary, **summarise(table, self.ledger)})
 
-    def states(self) -> dict[str, FileState]:
-        """Every file of the archive as last seen, by path."""
-        table = pl.read_parquet(self.folder / PATHS)
-        return {(state := _state(row)).path: state for row in table.iter_rows(named=True)}
+    def forget(self, ids: Collection[str]) -> int:
+        """Have the next index open the files of these records or ledger entries again.
 
-    def _states(self, record_id: str) -> list[FileState]:
-        table = pl.scan_parquet(self.folder / PATHS)
-        rows = table.filter(pl.col("record_id") == record_id).sort("position").collect()
-        return [_state(row) for row in rows.iter_rows(named=True)]
+        Returns:
+            Number of files.
+        """
+        sources = pl.read_parquet(self.folder / SOURCES)
+        rows = sources.filter(pl.col("record_id").is_in(list(ids)))["rows"].explode().unique()
+        paths = pl.read_parquet(self.folder / PATHS).with_row_index("row")
+        again = pl.col("row").is_in(rows.drop_nulls().to_list())
+        # No file has this stamp: it will not be taken for unchanged.
+        stamp = pl.when(again).then(-2).otherwise("mtime_ns").alias("mtime_ns")
+        write_table(self.folder / PATHS, paths.with_columns(stamp).drop("row"), private=True)
+        headers = pl.read_parquet(self.folder / HEADERS)
+        forgotten = paths.filter(again)["path"].to_list()
+        known = headers.filter(~pl.col("path").is_in(forgotten))
+        note = dict(pl.read_parquet_metadata(self.folder / HEADERS))
+        write_table(self.folder / HEADERS, known, private=True, note=_own(note))
+        return len(forgotten)
 
-    def _found(self, record_id: str) -> Found:
-        states = self._states(record_id)
-        if not states:
+    def _source(self, record_id: str) -> tuple[list[str], str]:
+        path = self.folder / SOURCES
+        place = _places(str(path), path.stat().st_mtime_ns).get(record_id)
+        if place is None:
             raise ReadError("not_in_catalog", f"no record {record_id}")
-        found, _ = group_headers(map(header_of, states))
-        if len(found) != 1:
-            fix = "index the archive again"
-            raise ReadError("changed", f"record {record_id} is no single scan any more", fix=fix)
-        return found[0]
+        (row,) = pl.scan_parquet(path).slice(place, 1).collect().iter_rows(named=True)
+        rows = row["rows"]
+        low = min(rows)
+        paths = pl.scan_parquet(self.folder / PATHS).select("path")
+        near = paths.slice(low, max(rows) - low + 1).collect()["path"]
+        return [os.fsdecode(near[number - low]) for number in rows], row["found_json"]
 
 
-def write_catalog(
-    folder: Path,
-    listed: list[Listed],
-    states: Iterable[FileState],
-    ledger: Ledger,
-    summary: Mapping[str, Any],
-) -> None:
-    """Write all tables, each whole; paths are readable by their owner only."""
-    owner = {
-        file: (one.record.record_id, position)
-        for one in listed
-        for position, file in enumerate(one.files)
-    }
-    rows = [
-        (
-            os.fsencode(state.path),
-            *state.stamp,
-            state.header_json,
-            state.outcome,
-            *owner.get(state.path, ("", 0)),
-        )
-        for state in states
-    ]
-    _write_table(folder / PATHS, pl.DataFrame(rows, _PATH_SCHEMA, orient="row"), mode=0o600)
-    _write_records(folder, [one.record for one in listed])
-    ledger.save()
-    _write_summary(folder, summary)
-
-
-def summarise(records: list[Record], ledger: Ledger) -> dict[str, Any]:
+def summarise(records: pl.DataFrame, ledger: Ledger) -> dict[str, Any]:
     """Counts of records by kind, modality, role, split, format and flag; reasons of the ledger."""
-    counts: dict[str, Any] = {"records": len(records)}
+    counts: dict[str, Any] = {"records": records.height}
     for key in ("kind", "modality", "role", "split", "format"):
-        counts[key] = dict(sorted(Counter(str(getattr(r, key)) for r in records).items()))
-    flags = Counter(flag.partition("=")[0] for record in records for flag in record.flags)
+        counts[key] = dict(sorted(Counter(records[key].to_list()).items()))
+    flags = Counter(flag.partition("=")[0] for flag in records["flags"].explode().drop_nulls())
     return {
         **counts,
-        "patients": len({record.patient_id for record in records}),
+        "patients": records["patient_id"].n_unique(),
+        "duplicates": records.filter(pl.col("duplicate_of") != "").height,
         "flags": dict(sorted(flags.items())),
         "quarantined": len(ledger.entries()),
         "reasons": ledger.reasons(),
@@ -202,11 +209,16 @@ def summarise(records: list[Record], ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _split_check(records: Iterable[Record], ledger: Ledger) -> str:
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``summary.json``."""
+    write_text(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
+
+
+def _split_check(records: pl.DataFrame, ledger: Ledger) -> str:
     """``checked`` once every usable image has a pixel hash: duplicates can then be seen."""
-    unusable = {entry.record_id for entry in ledger.entries()}
-    images = [one for one in records if one.role == "image" and one.record_id not in unusable]
-    return "checked" if all(one.pixel_hash for one in images) else "unchecked"
+    unusable = [entry.record_id for entry in ledger.entries()]
+    images = records.filter((pl.col("role") == "image") & ~pl.col("record_id").is_in(unusable))
+    return "unchecked" if images["pixel_hash"].null_count() else "checked"
 
 
 def _filtered(table: pl.DataFrame, where: str) -> pl.DataFrame:
@@ -218,33 +230,12 @@ def _filtered(table: pl.DataFrame, where: str) -> pl.DataFrame:
         raise ConfigError(what, fix=fix) from None
 
 
-def _record(row: dict[str, Any]) -> Record:
-    for key in ("shape", "spacing_mm", "affine", "flags", "references"):
-        row[key] = None if row[key] is None else tuple(row[key])
-    return Record(**row)
+@lru_cache(2)
+def _places(path: str, _mtime_ns: int) -> dict[str, int]:
+    """Row of each id in a table of sources; the first of equal ids counts."""
+    ids = pl.read_parquet(path, columns=["record_id"])["record_id"].to_list()
+    return {key: len(ids) - 1 - n for n, key in enumerate(reversed(ids))}
 
 
-def _state(row: dict[str, Any]) -> FileState:
-    return FileState(
-        path=os.fsdecode(row["path"]),
-        size=row["size"],
-        mtime_ns=row["mtime_ns"],
-        inode=row["inode"],
-        header_json=row["header_json"],
-        outcome=row["outcome"],
-    )
-
-
-def _write_records(folder: Path, records: list[Record]) -> None:
-    rows = [tuple(asdict(record).values()) for record in records]
-    _write_table(folder / RECORDS, pl.DataFrame(rows, _RECORD_SCHEMA, orient="row"))
-
-
-def _write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    write_text(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
-
-
-def _write_table(path: Path, table: pl.DataFrame, *, mode: int = 0o644) -> None:
-    buffer = io.BytesIO()
-    table.write_parquet(buffer, compression="zstd")
-    write_bytes(path, buffer.getvalue(), mode=mode)
+def _own(note: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in note.items() if key.startswith("medssl")}

@@ -34,12 +34,13 @@ class Member(NamedTuple):
 
     Attributes:
         patient: patient id.
-        pixel_hash: of images only: two patients may well share a label map.
+        hashes: of its objects, and of its pixels (of images only: two patients may well share a
+            label map); patients with a hash in common are taken for one.
         split: where the record would go on its own.
     """
 
     patient: str
-    pixel_hash: str | None
+    hashes: tuple[str, ...]
     split: Split
 
 
@@ -55,7 +56,7 @@ def split_of(patient: str, fractions: Fractions, seed: int) -> Split:
 def join(members: Iterable[Member]) -> dict[str, Split]:
     """Split of each patient: the most held-out one of all records of the patient.
 
-    Patients who share an image (by pixel hash) are taken for one.
+    Patients who share an image (by a hash of its pixels or objects) are taken for one.
     """
     members = list(members)
     leader = _leaders(members)
@@ -67,12 +68,14 @@ def join(members: Iterable[Member]) -> dict[str, Split]:
 
 
 def leaks(records: Iterable[Record]) -> set[str]:
-    """Patient ids, and pixel hashes of images, that occur in more than one split."""
+    """Patient ids, object hashes, and pixel hashes of images, that occur in several splits."""
     splits: dict[str, set[str]] = defaultdict(set)
     for record in records:
         splits[record.patient_id].add(record.split)
         if record.pixel_hash and record.role == "image":
             splits[record.pixel_hash].add(record.split)
+        if record.objects_hash:
+            splits[record.objects_hash].add(record.split)
     return {key for key, names in splits.items() if len(names) > 1}
 
 
@@ -87,7 +90,7 @@ def _leaders(members: list[Member]) -> dict[str, str]:
 
     owner: dict[str, str] = {}
     for member in members:
-        if member.pixel_hash is not None:
-            first = owner.setdefault(member.pixel_hash, member.patient)
+        for mark in member.hashes:
+            first = owner.setdefault(mark, member.patient)
             leader[find(member.patient)] = find(first)
     return {patient: find(patient) for patient in leader}

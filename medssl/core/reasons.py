@@ -44,6 +44,7 @@ REASONS: dict[str, Meaning] = {
     "unreadable": Meaning(
         "the file cannot be opened", "check permissions and the network share, then index again"
     ),
+    "unassigned": Meaning("no reader took the file into a record: a fault of medssl", REINDEX),
     "changed": Meaning("the file is no longer what the index saw", REINDEX),
     "not_in_catalog": Meaning("the catalog knows no such record", REINDEX),
     "several_volumes": Meaning("more than one volume where one was asked for", "name one of them"),

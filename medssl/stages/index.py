@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import rich.progress
@@ -13,25 +13,16 @@ from pydantic import Field, field_validator
 from rich.console import Console
 
 from medssl.archive._pool import map_items, usable_cpus
-from medssl.archive.build import Listed, Rules, build_records, fingerprint, record_id_of
-from medssl.archive.catalog import (
-    LEDGER,
-    Catalog,
-    is_catalog,
-    pixel_hash,
-    summarise,
-    write_catalog,
-)
+from medssl.archive._reading import Progress
+from medssl.archive.build import Rules
+from medssl.archive.catalog import Catalog, PixelFacts, is_catalog, pixel_hash
 from medssl.archive.identity import SALT_NAME, load_salt
-from medssl.archive.quarantine import Ledger
-from medssl.archive.scan import Progress, Scan, scan_folder
+from medssl.archive.indexing import stored_policy, update_catalog
 from medssl.archive.split import Fractions
 from medssl.core.config import Config
 from medssl.core.errors import MedsslError, NothingUsableError, ReadError, UsageError
 from medssl.core.runlog import Run
-from medssl.core.sample import Record, Role
-from medssl.readers._base import Found
-from medssl.readers._dispatch import sample
+from medssl.core.sample import Record
 
 # Decoded records between two writes of the catalog: what a killed run loses.
 _SAVE_EVERY = 500
@@ -49,6 +40,16 @@ class IndexConfig(Config):
     """Decode every record once and add its pixel hash, so that duplicates are found."""
     modality: str | None = None
     """Modality of files that do not state one (NIfTI without dataset.json), e.g. ``MR``."""
+    gaps: Literal["quarantine", "split", "resample"] | None = None
+    """Missing slices: quarantine the series, split it, or resample across the gap; default: as
+    this catalog was made, at first quarantine."""
+    tilt: Literal["shear", "resample"] | None = None
+    """Tilted gantry: keep the sheared affine, or resample to right angles; default: as this
+    catalog was made, at first shear."""
+    clip_folders: bool | None = None
+    """Take numbered pictures of one size in a folder for the frames of one clip."""
+    video_backend: Literal["pyav", "decord", "torchcodec"] | None = None
+    """Library that decodes videos; default: as this catalog was made, at first pyav."""
     split: Fractions = Fractions()
     """Share of patients in train, val and test."""
     seed: int = 0
@@ -74,83 +75,68 @@ def run(config: IndexConfig) -> Run:
     known = is_catalog(config.out) or (config.out / SALT_NAME).is_file()
     run = Run.open("index", config.out, resume=known)
     run.save_config(config, {})
-    old = Catalog.open(config.out) if is_catalog(config.out) else None
     with _Bars(config.quiet) as bars:
-        scan = scan_folder(
+        update = update_catalog(
             config.archive,
+            config.out,
+            _rules(config),
             workers=_workers(config),
-            cache=old.states() if old else None,
-            skip=config.out,
             progress=bars.updater("headers"),
         )
-        index = _Index(config, scan, Ledger(config.out / LEDGER), load_salt(config.out))
-        records = old.records() if old else []
-        listed = index.write({_key(r): r.pixel_hash for r in records if r.pixel_hash})
+        catalog = Catalog.open(config.out)
         if config.pixels:
-            listed = index.decode(listed, bars.updater("pixels"))
-    summary = Catalog.open(config.out).summary
-    if not listed:
+            _decode(catalog, _workers(config), bars.updater("pixels"))
+    summary = catalog.summary
+    if not summary["records"]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in summary["reasons"].items())
         what = f"no readable image or volume; quarantined: {reasons or 'nothing'}"
         raise NothingUsableError(what, where=str(config.archive), fix="see quarantine.jsonl")
     run.exit_code = 4 if summary["quarantined"] else 0
-    return run.finish(opened=scan.opened, files=len(scan.files), **summary)
+    return run.finish(opened=update.opened, files=update.files, **summary)
 
 
-@dataclass
-class _Index:
-    """The parts that make one catalog."""
+def _rules(config: IndexConfig) -> Rules:
+    clips = {None: None, True: "clips", False: "images"}[config.clip_folders]
+    given: dict[str, Any] = {
+        "gaps": config.gaps,
+        "tilt": config.tilt,
+        "folders": clips,
+        "video": config.video_backend,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return Rules(
+        salt=load_salt(config.out),
+        fractions=config.split,
+        seed=config.seed,
+        modality=config.modality,
+        policy=replace(stored_policy(config.out), **chosen),
+    )
 
-    config: IndexConfig
-    scan: Scan
-    ledger: Ledger
-    salt: bytes
 
-    def write(self, pixel_hashes: Mapping[tuple[str, str], str]) -> list[Listed]:
-        """Build the records with what is known of their pixels, and write everything."""
-        rules = Rules(
-            salt=self.salt,
-            fractions=self.config.split,
-            seed=self.config.seed,
-            modality=self.config.modality,
-        )
-        listed, bad = build_records(self.scan, rules, pixel_hashes)
-        stamps = {state.path: state.stamp for state in self.scan.files}
-        seen = set()
-        for one in [*self.scan.refused, *bad]:
-            record_id = record_id_of(one.files, self.scan.root, self.salt)
-            mark = fingerprint(stamps[file] for file in one.files)
-            self.ledger.add(record_id, "index", one.reason, one.message, hash=mark)
-            seen.add((record_id, mark))
-        self.ledger.keep("index", seen)
-        self.ledger.keep("pixels", {_key(one.record) for one in listed})
-        ignored = {f"ignored:{kind}": n for kind, n in sorted(self.scan.ignored.items())}
-        records = [one.record for one in listed]
-        summary = {**summarise(records, self.ledger), "ignored": ignored}
-        write_catalog(self.config.out, listed, self.scan.files, self.ledger, summary)
-        return listed
+def _decode(catalog: Catalog, workers: int, progress: Progress) -> None:
+    """Decode every record whose pixels are not known yet; saves now and then."""
+    failed = {(e.record_id, e.hash) for e in catalog.ledger.entries() if e.stage == "pixels"}
+    missing = [r for r in catalog.records() if not r.pixel_hash and _key(r) not in failed]
+    facts: dict[str, PixelFacts] = {}
+    hash_one = partial(_hash_pixels, catalog.folder)
+    results = map_items(hash_one, missing, workers=workers, chunk=_DECODE_CHUNK)
+    for done, (record, result) in enumerate(results, start=1):
+        if isinstance(result, MedsslError):
+            reason = result.reason if isinstance(result, ReadError) else "too_large"
+            key, mark = _key(record)
+            catalog.ledger.add(key, "pixels", reason, result.what, hash=mark)
+        else:
+            facts[record.record_id] = result
+        progress(done, len(missing))
+        if done % _SAVE_EVERY == 0:
+            _save(catalog, facts)
+    _save(catalog, facts)
 
-    def decode(self, listed: list[Listed], progress: Progress) -> list[Listed]:
-        """Decode every record whose pixels are not known yet; saves now and then."""
-        failed = {(e.record_id, e.hash) for e in self.ledger.entries() if e.stage == "pixels"}
-        records = [one.record for one in listed]
-        hashes = {_key(r): r.pixel_hash for r in records if r.pixel_hash}
-        done_before = failed | hashes.keys()
-        found = {min(one.files): one for one in self.scan.found}
-        items = [(_key(one.record), found[min(one.files)], one.record.role) for one in listed]
-        missing = [item for item in items if item[0] not in done_before]
-        workers = _workers(self.config)
-        results = map_items(_hash_pixels, missing, workers=workers, chunk=_DECODE_CHUNK)
-        for done, ((key, _, _), result) in enumerate(results, start=1):
-            if isinstance(result, MedsslError):
-                reason = result.reason if isinstance(result, ReadError) else "too_large"
-                self.ledger.add(key[0], "pixels", reason, result.what, hash=key[1])
-            else:
-                hashes[key] = result
-            progress(done, len(missing))
-            if done % _SAVE_EVERY == 0:
-                self.write(hashes)
-        return self.write(hashes)
+
+def _save(catalog: Catalog, facts: dict[str, PixelFacts]) -> None:
+    catalog.ledger.save()
+    catalog.add_pixels(facts)
+    facts.clear()
 
 
 class _Bars:
@@ -186,12 +172,11 @@ def _workers(config: IndexConfig) -> int:
     return usable_cpus() if config.workers is None else config.workers
 
 
-def _hash_pixels(item: tuple[tuple[str, str], Found, Role]) -> str:
+def _hash_pixels(folder: Path, record: Record) -> PixelFacts:
     """Runs in a worker: decodes one record and refuses pictures nothing can be learnt from."""
-    _, found, role = item
-    array = sample(found).array
+    array = Catalog.open(folder).sample(record).array
     if not np.isfinite(array).all():
         raise ReadError("nan_voxels", "voxels are NaN or infinite")
-    if role == "image" and array.min() == array.max():
+    if record.role == "image" and array.min() == array.max():
         raise ReadError("constant", "all voxels have one value")
-    return pixel_hash(array)
+    return PixelFacts(pixel_hash=pixel_hash(array))

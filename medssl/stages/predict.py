@@ -14,7 +14,7 @@ import io
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,9 +202,10 @@ class _Session:
         self.failed_ids.add(record_id)
         self.ledger.add(record_id, "predict", reason, message)
 
-    def _record_id(self, parts: Iterable[Found | Refused], root: Path) -> str:
+    def _record_id(self, parts: Sequence[Found | Refused], root: Path) -> str:
         files = tuple(file for one in parts for file in one.files)
-        return record_id_of(files, root, self.salt)
+        part = ";".join(one.part for one in parts if isinstance(one, Found) and one.part)
+        return record_id_of(files, root, self.salt, part)
 
 
 def _device(asked: str) -> str:

@@ -25,7 +25,7 @@ MEMBERS = st.lists(
     st.builds(
         Member,
         patient=st.sampled_from("abcdefgh"),
-        pixel_hash=st.one_of(st.none(), st.sampled_from("123456")),
+        hashes=st.lists(st.sampled_from("123456"), max_size=2).map(tuple),
         split=st.sampled_from(["train", "val", "test"]),
     ),
     max_size=30,
@@ -36,7 +36,13 @@ MEMBERS = st.lists(
 def test_no_patient_and_no_picture_in_two_splits(members):
     splits = join(members)
     records = [
-        replace(RECORD, patient_id=m.patient, pixel_hash=m.pixel_hash, split=splits[m.patient])
+        replace(
+            RECORD,
+            patient_id=m.patient,
+            pixel_hash=m.hashes[0] if m.hashes else None,
+            objects_hash=m.hashes[-1] if m.hashes else "",
+            split=splits[m.patient],
+        )
         for m in members
     ]
     assert leaks(records) == set()

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medssl.archive import scan
+from medssl.archive import _headers
 from medssl.archive._phantom_dicom import write_ct_series
-from medssl.archive.catalog import Catalog, pixel_hash
+from medssl.archive.catalog import PRIVATE, Catalog, pixel_hash
 from medssl.archive.phantom import save_nifti, write_archive
 from medssl.archive.split import leaks
 from medssl.core.errors import ConfigError, NothingUsableError, UsageError
@@ -76,8 +76,8 @@ def test_unchanged_files_are_not_opened_again(tmp_path, monkeypatch):
     volumes(tmp_path / "a", ["x", "y", "z"])
     (tmp_path / "a/broken.nii.gz").write_bytes(b"")
     opened = []
-    read_header = scan.read_header
-    monkeypatch.setattr(scan, "read_header", lambda p: opened.append(p.name) or read_header(p))
+    read_header = _headers.read_header
+    monkeypatch.setattr(_headers, "read_header", lambda p: opened.append(p.name) or read_header(p))
     first = index(tmp_path / "a", tmp_path / "c")
     ids = [r.record_id for r in Catalog.open(tmp_path / "c").records()]
     assert (len(opened), first.result["opened"]) == (4, 4)
@@ -102,8 +102,10 @@ def test_pixels_find_copies_and_keep_them_in_one_split(tmp_path, monkeypatch):
     assert (catalog.summary["split_check"], leaks(catalog.records())) == ("checked", set())
     assert len({r.pixel_hash for r in catalog.records()}) == 20
     assert len({r.split for r in catalog.records()}) == 2
-    monkeypatch.setattr("medssl.stages.index._hash_pixels", None)  # nothing is decoded twice
+    before = catalog.table
+    monkeypatch.setattr("medssl.stages.index._hash_pixels", pytest.fail)  # none is decoded twice
     index(tmp_path / "a", tmp_path / "c", split=split, pixels=True)
+    assert Catalog.open(tmp_path / "c").table.equals(before)
 
 
 def test_hashes_from_the_store_join_copies_the_same_way(tmp_path):
@@ -222,10 +224,12 @@ def test_only_paths_parquet_knows_names_and_it_is_private(tmp_path):
     (folder / f"{secret}.{secret}").write_text("x")
     (folder / "dataset.json").write_text(f'{{"{secret}": ')
     index(folder, tmp_path / "c", pixels=True)
-    uid = Catalog.open(tmp_path / "c").states()
-    assert any(secret in path for path in uid)
+    catalog = Catalog.open(tmp_path / "c")
+    assert any(
+        secret in str(path) for r in catalog.records() for path in catalog.files(r.record_id)
+    )
     for file in (tmp_path / "c").iterdir():
-        if file.name in {"paths.parquet", "salt"}:
+        if file.name in PRIVATE:
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
             continue
         content = file.read_bytes()
