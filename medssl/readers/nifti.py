@@ -245,7 +245,8 @@ def _affine(
 
 def _form(parsed: Any, name: str, where: str) -> npt.NDArray[np.float64]:
     try:
-        matrix = parsed.get_sform() if name == "sform" else parsed.get_qform()
+        with np.errstate(all="ignore"):
+            matrix = parsed.get_sform() if name == "sform" else parsed.get_qform()
     except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
         what = f"{name} is broken ({type(error).__name__})"
         raise ReadError("bad_geometry", what, where=where) from None
