@@ -34,5 +34,6 @@ def make_upright(
     for k, plane in enumerate(x_DHW):
         out[k, :rows, :columns] = plane
         offset = [k * shift - low for shift, low in zip(shift_px, low_px, strict=True)]
-        out[k] = ndimage.shift(out[k], offset, order=1, mode="constant", cval=float(air))
+        # "grid-constant": the rim is interpolated towards the air around it, not cut off.
+        out[k] = ndimage.shift(out[k], offset, order=1, mode="grid-constant", cval=float(air))
     return out
