@@ -159,7 +159,7 @@ def compare(own: Grid, other: Grid) -> Match:
     if _same(x * slope + intercept, y):
         return Match(f"equal after x {slope:.7g} + {intercept:.2g}", corner_mm)
     close = float((np.abs(x - y) <= WHOLE_ROUNDING).mean())
-    if other.voxels_WHD.dtype.kind in "iu" and close > MOST:
+    if np.array_equal(y, np.rint(y)) and close > MOST:
         return Match(f"equal to rounding in {100 * close:.1f} % of voxels", corner_mm)
     return Match("different voxels", corner_mm)
 
