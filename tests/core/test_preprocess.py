@@ -8,6 +8,7 @@ from medssl.core.errors import ReadError
 from medssl.core.geometry import Geometry
 from medssl.core.preprocess import (
     Contract,
+    normalise,
     prepare,
     prepare_labels,
     resize_linear,
@@ -145,3 +146,47 @@ def test_a_ct_of_pure_air_is_constant_after_the_window():
 def test_contract_digest_names_the_content():
     assert Contract().digest == Contract(orientation="RAS").digest
     assert Contract().digest != Contract(spacing_mm=(1, 1, 1)).digest
+
+
+def one_channel(values, dtype):
+    return np.array(values, dtype=dtype), np.dtype(dtype)
+
+
+@pytest.mark.parametrize("modality", ["US", "ES", "XC", "OP"])
+def test_pictures_keep_their_levels(modality):
+    x, stored = one_channel([0, 51, 255], np.uint8)
+    scaled, _ = normalise(x.astype(np.float32), Contract().rule(modality), stored)
+    np.testing.assert_allclose(scaled, [0, 0.2, 1])
+
+
+def test_a_dark_frame_stays_dark():
+    x, stored = one_channel([10, 20], np.uint8)
+    scaled, _ = normalise(x.astype(np.float32), Contract().rule("ES"), stored)
+    np.testing.assert_allclose(scaled, np.array([10, 20]) / 255, rtol=1e-6)
+
+
+def test_only_zero_is_outside_the_ultrasound_sector():
+    x, stored = one_channel([0, 1, 255], np.uint8)
+    scaled, air = normalise(x.astype(np.float32), Contract().rule("US"), stored)
+    assert (scaled < air).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("modality", ["CR", "DX", "MG", "XA", "RF", "PT", "NM"])
+def test_gain_of_a_detector_does_not_matter(modality):
+    x = np.random.default_rng(0).gamma(2.0, 100.0, 4000).astype(np.float32)
+    rule, stored = Contract().rule(modality), np.dtype(np.uint16)
+    one, other = normalise(x, rule, stored)[0], normalise(4 * x + 30, rule, stored)[0]
+    np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_fractional_values_use_their_own_range():
+    x = np.array([-2.0, 0.0, 2.0], np.float32)
+    scaled, _ = normalise(x, Contract().rule("US"), x.dtype)
+    np.testing.assert_allclose(scaled, [0, 0.5, 1])
+
+
+def test_a_contract_of_an_older_card_still_loads():
+    rule = {"kind": "window", "low": -1024.0, "high": 1024.0, "air": -900.0}
+    mr = {"kind": "percentile", "low": 1.0, "high": 99.0, "air": 0.1}
+    old = Contract.model_validate({"rules": {"CT": rule, "MR": mr, "unknown": mr}})
+    assert old.rule("US") == old.rule("unknown")
