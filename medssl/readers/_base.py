@@ -23,6 +23,8 @@ class Policy:
     """Tilted gantry: keep the sheared affine, or resample to right angles on loading."""
     folders: Literal["images", "clips"] = "images"
     """Numbered pictures of one size in a folder: single images, or the frames of one clip."""
+    video: Literal["pyav", "decord", "torchcodec"] = "pyav"
+    """Library that decodes videos; where it is known to be wrong, pyav does and a flag says so."""
 
 
 DEFAULT_POLICY = Policy()

@@ -58,14 +58,21 @@ class Worker:
         Raises:
             ReadError: the reader's own, or ``decoder_crash``, ``decoder_timeout``.
         """
-        request = {"found": to_json(found), "frames": frames, "limit_bytes": limit_bytes}
+        request = {
+            "found": {**to_json(found), "frame_times_s": None},  # hours of video have many
+            "frames": frames,
+            "limit_bytes": limit_bytes,
+            "library_bytes": found.options.get("library_bytes", 0),
+        }
         with self._guarded(limit_s, found.files[0]):
             self._exchange(request)
             array = np.empty(expected_shape(found, frames), np.dtype(found.dtype))
             _read_into(self._process.stdout, array)
             return array
 
-    def ask(self, question: str, path: str, *, limit_bytes: int, limit_s: float) -> dict[str, Any]:
+    def ask(
+        self, question: str, path: str, *, library_bytes: int, limit_s: float
+    ) -> dict[str, Any]:
         """What a foreign library says of a file before its pixels are wanted.
 
         ``question`` is a name in ``ANSWERS`` of :mod:`medssl.readers._worker`.
@@ -73,7 +80,12 @@ class Worker:
         Raises:
             ReadError: as :meth:`load`.
         """
-        request = {"question": question, "path": path, "limit_bytes": limit_bytes}
+        request = {
+            "question": question,
+            "path": path,
+            "limit_bytes": _BASE_BYTES,
+            "library_bytes": library_bytes,
+        }
         with self._guarded(limit_s, path):
             answer: dict[str, Any] = self._exchange(request)["answer"]
             return answer
@@ -155,15 +167,17 @@ def load_capped(found: Found, frames: Sequence[int] | None) -> npt.NDArray[Any]:
         )
 
 
-def ask_capped(question: str, path: str, size: int) -> dict[str, Any]:
+def ask_capped(question: str, path: str, size: int = 0, library_bytes: int = 0) -> dict[str, Any]:
     """Answer of the worker of this process about a file of ``size`` bytes.
+
+    ``library_bytes`` is address space that a large library takes, on top of the common cap.
 
     Raises:
         ReadError: see :meth:`Worker.ask`.
     """
     limit_s = _BASE_S + size / _SCAN_BYTES_PER_S
     with _shared_worker() as worker:
-        return worker.ask(question, path, limit_bytes=_BASE_BYTES, limit_s=limit_s)
+        return worker.ask(question, path, library_bytes=library_bytes, limit_s=limit_s)
 
 
 @contextmanager

@@ -91,6 +91,17 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[V
             yield packet
 
 
+def seek(container: InputContainer, stream: VideoStream, tick: int) -> bool:
+    """Go to the key frame at this time, or a bit before; whether the container can at all."""
+    import av
+
+    try:
+        container.seek(tick, stream=stream, backward=True)
+    except av.FFmpegError:
+        return False
+    return True
+
+
 class Pictures:
     """Every picture that the decoder gives from here on, with its time and whether it is damaged.
 

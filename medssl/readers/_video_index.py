@@ -27,6 +27,7 @@ class VideoIndex:
         keys: presentation times at which decoding can start, shown or not.
         in_order: times in the packets are not those of the frames: frames are counted instead.
         open_gop: pictures shown before a key frame need the group before it.
+        keys_hold: decoding from a key in the middle gives that very frame first.
         trimmed: an edit list or hidden packets: what is stored is not all shown.
     """
 
@@ -42,6 +43,7 @@ class VideoIndex:
     keys: Ticks
     in_order: bool
     open_gop: bool
+    keys_hold: bool
     trimmed: bool
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.core.errors import ReadError
-from medssl.readers._video_decode import Pictures, Source, opened
+from medssl.readers._video_decode import Pictures, Source, opened, seek
 from medssl.readers._video_index import VideoIndex
 
 if TYPE_CHECKING:
@@ -61,16 +61,11 @@ class _Player:
 
         Not every container finds its place: the caller checks where it landed.
         """
-        import av
-
         if tick is None and not self._fresh:
             self._open()
         self._fresh = False
-        if tick is not None:
-            try:
-                self._container.seek(tick, stream=self._stream, backward=True)
-            except av.FFmpegError:
-                self._open()
+        if tick is not None and not seek(self._container, self._stream, tick):
+            self._open()
         return Pictures(self._container, self._stream)
 
     def _open(self) -> None:
@@ -139,7 +134,7 @@ def _take_run(player: _Player, run: list[int], taken: _Taken) -> None:
     """Decode from the last key frame before the run; if that fails from earlier ones."""
     index = taken.index
     n_before = int(np.searchsorted(index.keys, index.ticks[run[0]], side="right"))
-    starts = [int(key) for key in index.keys[1:n_before][-2:][::-1]]
+    starts = [int(key) for key in index.keys[1:n_before][-2:][::-1]] if index.keys_hold else []
     for start in [*starts, None]:
         _take_pass(player, start, run, taken)
         missing = taken.missing.intersection(run)

@@ -20,6 +20,7 @@ from medssl.readers._video_decode import (
     is_cover,
     opened,
     packets,
+    seek,
 )
 from medssl.readers._video_index import VideoIndex, ticks_of
 from medssl.readers._video_source import video_source
@@ -41,19 +42,24 @@ def describe_video(path: str) -> dict[str, Any]:
             ``corrupt_frames``, ``too_large``.
     """
     with video_source(Path(path)) as (source, container, cut):
-        with opened(source, container) as (file, stream):
-            if stream is None:
-                if file.streams.audio:
-                    return {"ignored": "audio"}
-                raise ReadError("no_frames", "the container holds no video stream")
-            facts = _facts(stream)
-            read = _read_packets(packets(file, stream))
-            several = len([s for s in file.streams.video if not is_cover(s)]) > 1
-        if not read.keys:
-            raise ReadError("no_frames", "the video stream holds no frame to start from")
-        index, flags = _index(source, container, facts, read)
+        return index_of(source, container, cut)
+
+
+def index_of(source: Source, container: str, cut: bool = False) -> dict[str, Any]:
+    """As :func:`describe_video`; ``cut`` if the container says that the file should be longer."""
+    with opened(source, container) as (file, stream):
+        if stream is None:
+            if file.streams.audio:
+                return {"ignored": "audio"}
+            raise ReadError("no_frames", "the container holds no video stream")
+        facts = _facts(stream)
+        read = _read_packets(packets(file, stream))
+        several = len([s for s in file.streams.video if not is_cover(s)]) > 1
+    if not read.keys:
+        raise ReadError("no_frames", "the video stream holds no frame to start from")
+    index, flags = _index(source, container, facts, read)
     flags |= {
-        "truncated_video": cut or read.cut or flags.get("truncated_video", False),
+        "truncated_video": cut or read.cut or flags["truncated_video"],
         "damaged_packets": read.damaged,
         "several_video_streams": several,
     }
@@ -171,6 +177,20 @@ def _first_pictures(source: Source, container: str, number: int, until: int | No
     return _Head(ticks, bool(pictures.failures), first)
 
 
+def _keys_hold(source: Source, container: str, number: int, read: _Packets) -> bool:
+    """Whether the second key frame is a true start, tried out; with one key there is no other."""
+    if len(read.keys) < 2:
+        return True
+    key = read.keys[1]
+    with opened(source, container, number) as (file, stream):
+        if stream is None or not seek(file, stream, key):
+            return False
+        for tick, frame, _ in Pictures(file, stream):
+            if tick is not None and tick >= key:
+                return tick == key and bool(frame.key_frame)
+    return False
+
+
 def _index(
     source: Source, container: str, facts: _Stream, read: _Packets
 ) -> tuple[VideoIndex, dict[str, bool]]:
@@ -202,6 +222,7 @@ def _index(
         keys=ticks_of(set(read.keys)),
         in_order=in_order,
         open_gop=read.open_gop,
+        keys_hold=not in_order and _keys_hold(source, container, facts.number, read),
         trimmed=any(read.hidden),
     )
     return index, {

@@ -15,11 +15,13 @@ import numpy.typing as npt
 from medssl.core.errors import MedsslError, ReadError
 from medssl.readers._found_json import from_json
 from medssl.readers._load import load_here
+from medssl.readers._video_probe import describe_backend
 from medssl.readers._video_scan import describe_video
 
 # Questions about a file that only a foreign library can answer.
 ANSWERS: dict[str, Callable[[str], dict[str, Any]]] = {
     "video": describe_video,
+    "video_backend": describe_backend,
 }
 
 
@@ -28,9 +30,12 @@ def main() -> None:
     # A library that writes to standard output would break the protocol.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    library_bytes = 0
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        _cap_memory(int(request["limit_bytes"]))
+        # A library once loaded stays.
+        library_bytes = max(library_bytes, int(request["library_bytes"]))
+        _cap_memory(int(request["limit_bytes"]) + library_bytes)
         array: npt.NDArray[Any] | None = None
         try:
             if "question" in request:

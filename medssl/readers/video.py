@@ -9,6 +9,7 @@ the flag ``truncated_video``; a damaged frame raises when it is read. Rotation i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from medssl.readers._sandbox import ask_capped
 from medssl.readers._source import size_of
 from medssl.readers._video_container import container_of
 from medssl.readers._video_index import VideoIndex
-from medssl.readers._video_pyav import read_frames
+from medssl.readers._video_rules import LIBRARY_BYTES, refusal
 from medssl.readers._video_source import video_source
 
 _SUFFIXES = {
@@ -63,10 +64,14 @@ def header(path: Path) -> FileHeader:
 
 
 def group(
-    headers: list[FileHeader], _policy: Policy = DEFAULT_POLICY
+    headers: list[FileHeader], policy: Policy = DEFAULT_POLICY
 ) -> tuple[list[Found], list[Refused]]:
-    """Each file is one clip; a GIF of one frame is an image."""
-    return [_found(one) for one in headers], []
+    """Each file is one clip; a GIF of one frame is an image.
+
+    Where the library of the policy is known to be wrong, or does not run, ``pyav`` is used and
+    the record says so: ``backend_refused=decord:open_gop``.
+    """
+    return [_found(one, policy) for one in headers], []
 
 
 def load(found: Found, frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
@@ -78,11 +83,12 @@ def load(found: Found, frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
     index = VideoIndex.from_json(found.options["index"])
     numbers = range(len(index.ticks)) if frames is None else frames
     path = Path(found.files[0])
+    backend = import_module(f"medssl.readers._video_{found.options['backend']}")
     with video_source(path) as (source, container, _):
         if container != index.container:
             raise ReadError("changed", "the video has another container now", where=str(path))
         try:
-            x_THWC = read_frames(source, index, list(numbers))
+            x_THWC = backend.read_frames(source, index, list(numbers))
         except ReadError as error:
             raise ReadError(error.reason, error.what, where=str(path), fix=error.fix) from None
     x_CTHW = np.ascontiguousarray(x_THWC.transpose(3, 0, 1, 2))
@@ -94,9 +100,15 @@ def trusted(found: Found) -> bool:  # noqa: ARG001
     return False
 
 
-def _found(header: FileHeader) -> Found:
+def _found(header: FileHeader, policy: Policy) -> Found:
     index = VideoIndex.from_json(header.tags["index"])
     shape = index.shape_CTHW
+    flags, backend = list(header.tags["flags"]), policy.video
+    reason = refusal(backend, index, flags)
+    if reason:
+        flags.append(f"backend_refused={backend}:{reason}")
+        backend = "pyav"
+    extra = {"library_bytes": LIBRARY_BYTES[backend]} if backend in LIBRARY_BYTES else {}
     still = index.container == "gif" and shape[1] == 1
     geometry = Geometry(kind="clip", frame_times_s=index.frame_times_s)
     return Found(
@@ -106,6 +118,6 @@ def _found(header: FileHeader) -> Found:
         dtype="uint8",
         geometry=Geometry(kind="image") if still else geometry,
         series=header.path,
-        flags=tuple(header.tags["flags"]),
-        options={"index": header.tags["index"]},
+        flags=tuple(sorted(flags)),
+        options={"index": header.tags["index"], "backend": backend, **extra},
     )

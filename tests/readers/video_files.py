@@ -48,12 +48,14 @@ def encode(
     rotation=0,
     pix_fmt="yuv420p",
     size=(HEIGHT, WIDTH),
+    mux=(),
 ):
     """Write ``n`` numbered frames; ``times`` in ticks of 1/90000 s, default 25 frames/s."""
     import av
 
     ticks = [STEP * i for i in range(n)] if times is None else list(times)
-    with av.open(str(target) if container is None else target, "w", format=container) as out:
+    name = str(target) if container is None else target
+    with av.open(name, "w", format=container, options=dict(mux)) as out:
         stream = out.add_stream(codec, rate=RATE, options=dict(options))
         stream.height, stream.width, stream.pix_fmt = *size, pix_fmt
         context = stream.codec_context
