@@ -17,12 +17,14 @@ from typing import BinaryIO
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from medssl.readers._dicom_places import (
+    SHORT_VRS,
     UNDEFINED,
     Places,
     Short,
     Unusual,
     element_at,
     find_places,
+    header_at,
     raw_tag,
 )
 
@@ -33,7 +35,10 @@ _PLAIN_TEXT_VRS = frozenset(b"AE AS CS DA DT TM UI".split())
 _CHARSET_VRS = frozenset(b"LO SH UC".split())
 _NUMBER_TEXT_VRS = frozenset(b"DS IS".split())
 _TEXT_VRS = _PLAIN_TEXT_VRS | _CHARSET_VRS | _NUMBER_TEXT_VRS
-_NUMBERS = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"FL": "f", b"FD": "d"}
+_NUMBERS = {
+    vr: struct.Struct(f"<{code}")
+    for vr, code in zip((b"US", b"SS", b"UL", b"SL", b"FL", b"FD"), "HhIifd", strict=True)
+}
 _ENCODINGS = {
     b"": "latin-1",
     b"ISO_IR 6": "latin-1",
@@ -113,12 +118,16 @@ class LeanElements:
         at, implicit = self._places.get(raw), self._implicit
         if at is None:
             at, implicit = self._meta.get(raw), False
-        if at is None:
-            return vr, b""
-        found, start, length = element_at(self._data, at, implicit)
+            if at is None:
+                return vr, b""
+        if not implicit:
+            _, vr, length = header_at(self._data, at)
+            if vr in SHORT_VRS:  # nearly all that are asked for
+                return vr, self._data[at + 8 : at + 8 + length]
+        _, start, length = element_at(self._data, at, implicit)
         if length == UNDEFINED:
             raise Unusual
-        return vr if implicit else found, self._data[start : start + length]
+        return vr, self._data[start : start + length]
 
     def _decoded(self, vr: bytes, value: bytes) -> str:
         if vr not in _TEXT_VRS:
@@ -144,11 +153,12 @@ class LeanElements:
         return self._data[start : start + length].strip(b"\0 ")
 
     def _unpacked(self, vr: bytes, value: bytes) -> tuple[float, ...]:
-        code = _NUMBERS[vr]
-        count, rest = divmod(len(value), struct.calcsize(f"<{code}"))
-        if rest:
+        number = _NUMBERS[vr]
+        if len(value) == number.size:
+            return number.unpack(value)
+        if len(value) % number.size:
             raise Unusual
-        return struct.unpack(f"<{count}{code}", value)
+        return tuple(one for (one,) in number.iter_unpack(value))
 
 
 def lean_elements(file: BinaryIO, size: int) -> LeanElements | None:

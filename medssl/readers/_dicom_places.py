@@ -24,7 +24,7 @@ SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI
 LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _CAPITALS = re.compile(rb"[A-Z]{2}")
 
-_header = struct.Struct("<I2sH").unpack_from
+header_at = struct.Struct("<I2sH").unpack_from
 _two = struct.Struct("<II").unpack_from
 _one = struct.Struct("<I").unpack_from
 
@@ -87,8 +87,11 @@ def find_places(data: bytes, *, whole: bool) -> Places:
         implicit = data[4:6] not in SHORT_VRS and data[4:6] not in LONG_VRS
     else:
         raise Unusual
-    elements: dict[int, int] = {}
+    # One look-up finds the pixels and tags that come twice.
+    elements = dict.fromkeys(_STOP, 0)
     end = _place_implicit(data, at, elements) if implicit else _place(data, at, elements)
+    for raw in _STOP:
+        del elements[raw]
     if end == len(data) and not whole:
         raise Short
     # A command set before the data, or a delimiter between its elements.
@@ -109,7 +112,7 @@ def _read_meta(data: bytes, meta: dict[int, int]) -> int:
     """Note the places of group 2 (always explicit); returns where it ends."""
     at = _PREAMBLE
     while data[at : at + 2] == b"\x02\x00":
-        raw, vr, _ = _header(data, at)
+        raw, vr, _ = header_at(data, at)
         _, start, length = element_at(data, at, implicit=False)
         if raw in meta or length & 1 or not (vr in SHORT_VRS or vr in LONG_VRS):
             raise Unusual
@@ -124,11 +127,9 @@ def _place(data: bytes, at: int, places: dict[int, int]) -> int:
     """Note the place of every explicit element before the pixels; returns where they start."""
     end = len(data)
     while at < end:
-        raw, vr, length = _header(data, at)
-        if raw in _STOP:
-            return at
+        raw, vr, length = header_at(data, at)
         if raw in places:
-            raise Unusual
+            return _stopped(raw, at)
         places[raw] = at
         if vr in SHORT_VRS:
             at += 8
@@ -150,10 +151,8 @@ def _place_implicit(data: bytes, at: int, places: dict[int, int]) -> int:
     end = len(data)
     while at < end:
         raw, length = _two(data, at)
-        if raw in _STOP:
-            return at
         if raw in places:
-            raise Unusual
+            return _stopped(raw, at)
         places[raw] = at
         at += 8
         if not length & 1:
@@ -163,6 +162,12 @@ def _place_implicit(data: bytes, at: int, places: dict[int, int]) -> int:
         else:
             raise Unusual
     return _checked_end(at, end)
+
+
+def _stopped(raw: int, at: int) -> int:
+    if raw not in _STOP:
+        raise Unusual  # the same tag twice
+    return at
 
 
 def _checked_end(at: int, end: int) -> int:
@@ -213,7 +218,7 @@ def element_at(data: bytes, at: int, implicit: bool) -> tuple[bytes, int, int]:
     """VR (empty if implicit), start and length of the value at a place."""
     if implicit:
         return b"", at + 8, _one(data, at + 4)[0]
-    _, vr, length = _header(data, at)
+    _, vr, length = header_at(data, at)
     if vr in SHORT_VRS:
         return vr, at + 8, length
     if vr in LONG_VRS:
