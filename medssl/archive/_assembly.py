@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from medssl.archive._tables import (
     PIXELS,
     RECORD_SCHEMA,
     RECORDS,
+    ROOT_NOTE,
     SOURCE_SCHEMA,
     SOURCES,
     finished,
@@ -77,6 +79,7 @@ class Assembly:
         sources = pl.concat(self._sources)[order]
         failed = [(one.record_id, list(one.rows), "") for one in self._failures]
         return Built(
+            root=self._context.root,
             paths=self._headers.with_columns(outcomes).select(*PATH_SCHEMA),
             records=records[order].select(*RECORD_SCHEMA),
             sources=sources.vstack(pl.DataFrame(failed, SOURCE_SCHEMA, orient="row")),
@@ -199,6 +202,7 @@ class _Outcomes:
 class Built:
     """The tables of a catalog, as one run made them."""
 
+    root: Path
     paths: pl.DataFrame
     records: pl.DataFrame
     sources: pl.DataFrame
@@ -218,7 +222,8 @@ class Built:
         records = finished(self.records, pixels)
         kinds = self.paths["outcome"].filter(self.paths["outcome"].str.starts_with("ignored:"))
         ignored = dict(sorted(kinds.value_counts().iter_rows()))
-        write_table(out / PATHS, self.paths, private=True)
+        place = {ROOT_NOTE: os.fsencode(self.root).hex()}  # it need not be valid text
+        write_table(out / PATHS, self.paths, private=True, note=place)
         write_table(out / SOURCES, self.sources, private=True)
         write_table(out / PIXELS, pixels)
         write_table(out / RECORDS, records)

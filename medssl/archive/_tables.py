@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from medssl.archive._listing import SCHEMA as LISTING_SCHEMA
+from medssl.archive._perceptual import near_pairs
 from medssl.archive.split import Member, join
 from medssl.core.runlog import write_bytes
 from medssl.core.sample import Record
@@ -51,6 +52,8 @@ PIXEL_SCHEMA: dict[str, Any] = {
     "perceptual_hash": pl.String,
     "pixel_flags": pl.List(pl.String),
 }
+# Metadata of paths.parquet: the archive's place.
+ROOT_NOTE = "medssl_root"
 _LISTS = [name for name, kind in RECORD_SCHEMA.items() if isinstance(kind, pl.List)]
 _KEY = ["record_id", "fingerprint"]
 _ROW_GROUP = 2**16
@@ -92,7 +95,8 @@ def finished(records: pl.DataFrame, pixels: pl.DataFrame) -> pl.DataFrame:
     """Records with what is known of their pixels, duplicates marked and splits joined.
 
     Of records of the same objects or the same pixels, all but the first are duplicates of it.
-    Patients who share an image are taken for one and go to one split.
+    Patients who share an image are taken for one and go to one split. Images that look alike are
+    only marked: different patients may look alike.
     """
     table = records.drop("pixel_hash", "perceptual_hash")
     table = table.join(pixels, on=_KEY, how="left", maintain_order="left")
@@ -101,7 +105,7 @@ def finished(records: pl.DataFrame, pixels: pl.DataFrame) -> pl.DataFrame:
     image_pixels = pl.when(pl.col("role") == "image").then("pixel_hash")
     objects = pl.when(pl.col("objects_hash") != "").then("objects_hash")
     first = pl.coalesce(_first_with(objects), _first_with(image_pixels), pl.lit(""))
-    table = table.with_columns(first.alias("duplicate_of"))
+    table = _with_near(table.with_columns(first.alias("duplicate_of")))
     splits = join(
         Member(patient, tuple(filter(None, hashes)), split)
         for patient, split, *hashes in table.select(
@@ -110,6 +114,19 @@ def finished(records: pl.DataFrame, pixels: pl.DataFrame) -> pl.DataFrame:
     )
     patients = pl.col("patient_id").replace_strict(splits, return_dtype=pl.String)
     return table.with_columns(patients.alias("split")).select(*RECORD_SCHEMA)
+
+
+def _with_near(table: pl.DataFrame) -> pl.DataFrame:
+    """``near_duplicate_of``: among images of one kind and modality that are no duplicates."""
+    usable = pl.col("perceptual_hash").is_not_null() & (pl.col("duplicate_of") == "")
+    images = table.filter(usable & (pl.col("role") == "image"))
+    near: dict[str, str] = {}
+    for group in images.partition_by("kind", "modality", maintain_order=True):
+        ids = group["record_id"].to_list()
+        pairs = near_pairs(group["perceptual_hash"].to_list())
+        near.update({ids[later]: ids[earlier] for later, earlier in pairs.items()})
+    marks = pl.col("record_id").replace_strict(near, default="", return_dtype=pl.String)
+    return table.with_columns((marks if near else pl.lit("")).alias("near_duplicate_of"))
 
 
 def _first_with(key: pl.Expr) -> pl.Expr:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -12,8 +11,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from medssl.archive._tables import (
@@ -21,6 +18,7 @@ from medssl.archive._tables import (
     PATHS,
     PIXEL_SCHEMA,
     PIXELS,
+    RECORD_SCHEMA,
     RECORDS,
     SOURCES,
     finished,
@@ -55,14 +53,6 @@ def is_catalog(path: str | Path) -> bool:
     return (Path(path) / RECORDS).is_file()
 
 
-def pixel_hash(array: npt.NDArray[Any]) -> str:
-    """SHA-256 of shape and values as little-endian float32: equal pictures, equal hash."""
-    content = np.ascontiguousarray(array, dtype="<f4")
-    digest = hashlib.sha256(str(content.shape).encode())
-    digest.update(content.data)
-    return digest.hexdigest()
-
-
 class Catalog:
     """A catalog folder, read on demand."""
 
@@ -94,8 +84,17 @@ class Catalog:
 
     @property
     def table(self) -> pl.DataFrame:
-        """The records as a table; its columns are described in ``docs/catalog.md``."""
-        return pl.read_parquet(self.folder / RECORDS)
+        """The records as a table; its columns are described in ``docs/catalog.md``.
+
+        Raises:
+            UsageError: another version of medssl wrote it, with other columns.
+        """
+        table = pl.read_parquet(self.folder / RECORDS)
+        if set(table.columns) != RECORD_SCHEMA.keys():
+            fix = "bring it up to date: medssl index ARCHIVE -o CATALOG"
+            what = "the catalog is of another version of medssl"
+            raise UsageError(what, where=str(self.folder), fix=fix)
+        return table
 
     def files(self, record_id: str) -> list[Path]:
         """Files of a record in reading order, or of what the index quarantined under this id.
@@ -137,8 +136,10 @@ class Catalog:
         return content
 
     def add_pixel_hashes(self, hashes: Mapping[str, str]) -> None:
-        """Note the pixel hash of the records named; patients who share an image share a split."""
-        self.add_pixels({key: PixelFacts(pixel_hash=value) for key, value in hashes.items()})
+        """Note the pixel hash of the records named that have none yet; see :meth:`add_pixels`."""
+        known = set(self.table.filter(pl.col("pixel_hash").is_not_null())["record_id"])
+        fresh = {key: value for key, value in hashes.items() if key not in known}
+        self.add_pixels({key: PixelFacts(pixel_hash=value) for key, value in fresh.items()})
 
     def add_pixels(self, facts: Mapping[str, PixelFacts]) -> None:
         """Note what decoding told of the records named, mark duplicates, join splits."""
@@ -171,7 +172,9 @@ class Catalog:
         again = pl.col("row").is_in(rows.drop_nulls().to_list())
         # No file has this stamp: it will not be taken for unchanged.
         stamp = pl.when(again).then(-2).otherwise("mtime_ns").alias("mtime_ns")
-        write_table(self.folder / PATHS, paths.with_columns(stamp).drop("row"), private=True)
+        place = _own(pl.read_parquet_metadata(self.folder / PATHS))
+        paths_now = paths.with_columns(stamp).drop("row")
+        write_table(self.folder / PATHS, paths_now, private=True, note=place)
         headers = pl.read_parquet(self.folder / HEADERS)
         forgotten = paths.filter(again)["path"].to_list()
         known = headers.filter(~pl.col("path").is_in(forgotten))

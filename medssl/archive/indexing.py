@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from medssl.archive._headers import HEADER_LIMIT_S
 from medssl.archive._listing import SCHEMA, list_files
 from medssl.archive._pool import Pool
 from medssl.archive._reading import TRANSIENT, Progress, Reading
-from medssl.archive._tables import PATHS, RECORDS
+from medssl.archive._tables import PATHS, RECORDS, ROOT_NOTE
 from medssl.archive.build import Rules
+from medssl.archive.identity import load_salt
+from medssl.archive.split import Fractions
+from medssl.core.errors import UsageError
 from medssl.core.runlog import write_text
 from medssl.readers._base import Policy
 
@@ -67,6 +71,46 @@ def stored_policy(out: Path) -> Policy:
     path = out / _META
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return Policy(**content.get("policy", {}))
+
+
+def stored_rules(out: Path) -> Rules:
+    """The rules a catalog was made with.
+
+    Raises:
+        UsageError: it was made by a version that did not note them.
+    """
+    try:
+        content = json.loads((out / _META).read_text(encoding="utf-8"))
+        return Rules(
+            salt=load_salt(out),
+            fractions=Fractions(**content["split"]),
+            seed=content["seed"],
+            modality=content["modality"],
+            policy=Policy(**content["policy"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        raise _outdated(out) from None
+
+
+def archive_of(out: Path) -> Path:
+    """The archive that a catalog was made of.
+
+    Raises:
+        UsageError: it was made by a version that did not note it, or is no longer there.
+    """
+    noted = pl.read_parquet_metadata(out / PATHS).get(ROOT_NOTE, "")
+    if not noted:
+        raise _outdated(out)
+    root = Path(os.fsdecode(bytes.fromhex(noted)))
+    if not root.is_dir():
+        fix = "index it where it is now: medssl index ARCHIVE -o CATALOG"
+        raise UsageError("the archive is not where it was indexed", where=str(root), fix=fix)
+    return root
+
+
+def _outdated(out: Path) -> UsageError:
+    fix = "bring it up to date: medssl index ARCHIVE -o CATALOG"
+    return UsageError("the catalog is of another version of medssl", where=str(out), fix=fix)
 
 
 def _known_listing(out: Path) -> pl.DataFrame | None:

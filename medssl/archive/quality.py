@@ -6,64 +6,70 @@ Flags: ``burned_in_text``, ``sector_fraction=0.41`` (ultrasound), and of clips t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medssl.archive._burned_in import still_parts, text_rows
+from medssl.archive._digest import LOSSY, PixelDigest
 from medssl.archive._perceptual import perceptual_hash, projection
-from medssl.core.errors import ReadError
+from medssl.archive._pool import map_items
+from medssl.archive._reading import Progress
+from medssl.archive.catalog import Catalog, PixelFacts
+from medssl.core.errors import MedsslError, ReadError
 from medssl.core.geometry import Kind
-from medssl.core.sample import Role
+from medssl.core.sample import Record, Role
 from medssl.readers._base import Found
 from medssl.readers._dispatch import sample
 from medssl.readers._us_sector import sampled_frames, sector_mask
 
-LOSSY = "lossy"
-"""Flag of records whose coding lost detail: two decoders may give two pictures."""
+# Decoded records between two writes of the catalog: what a killed run loses.
+_SAVE_EVERY = 500
+_DECODE_CHUNK = 8
 _CHUNK_BYTES = 256 * 2**20
-# Whatever of these is installed may have decoded a lossy picture.
-_DECODERS = ("pillow", "pylibjpeg-openjpeg", "pylibjpeg-libjpeg", "pyjpegls", "python-gdcm", "av")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PixelFacts:
-    """What only the pixels tell; ``perceptual_hash`` is ``None`` for labels."""
+def decode_missing(catalog: Catalog, *, workers: int, progress: Progress) -> None:
+    """Decode every record whose pixels are not known yet; saves now and then."""
+    failed = {(e.record_id, e.hash) for e in catalog.ledger.entries() if e.stage == "pixels"}
+    missing = [r for r in catalog.records() if not r.pixel_hash and _key(r) not in failed]
+    facts: dict[str, PixelFacts] = {}
+    look = partial(examine_record, catalog.folder)
+    results = map_items(look, missing, workers=workers, chunk=_DECODE_CHUNK)
+    for done, (record, result) in enumerate(results, start=1):
+        if isinstance(result, MedsslError):
+            reason = result.reason if isinstance(result, ReadError) else "too_large"
+            key, mark = _key(record)
+            catalog.ledger.add(key, "pixels", reason, result.what, hash=mark)
+        else:
+            facts[record.record_id] = result
+        progress(done, len(missing))
+        if done % _SAVE_EVERY == 0:
+            _save(catalog, facts)
+    _save(catalog, facts)
 
-    pixel_hash: str
-    perceptual_hash: str | None
-    flags: tuple[str, ...]
 
+def examine_record(folder: Path, record: Record) -> PixelFacts:
+    """Runs in a worker: :func:`examine` on a record of a catalog.
 
-class PixelDigest:
-    """SHA-256 of shape and values as little-endian float32, fed frame by frame.
-
-    Pixels of a lossy coding also count the versions of the decoders: their hash never equals that
-    of another installation, where the same file may decode to other values.
+    Raises:
+        ReadError, ResourceError: as :func:`examine`.
     """
-
-    def __init__(self, shape: tuple[int, ...], *, lossy: bool = False) -> None:
-        self._digest = hashlib.sha256(str(shape).encode())
-        if lossy:
-            self._digest.update(_decoders().encode())
-
-    def add(self, array: npt.NDArray[Any]) -> None:
-        """The next values, in array order."""
-        self._digest.update(np.ascontiguousarray(array, dtype="<f4").data)
-
-    def hex(self) -> str:
-        """The hash of everything added."""
-        return self._digest.hexdigest()
+    found = Catalog.open(folder).found(record.record_id)
+    return examine(found, record.role, record.modality)
 
 
-def examine(found: Found, role: Role) -> PixelFacts:
+def examine(found: Found, role: Role, modality: str) -> PixelFacts:
     """Decode a record once, whole; a clip in pieces.
+
+    Args:
+        found: the record.
+        role: only images have a perceptual hash and flags.
+        modality: as the catalog has it.
 
     Raises:
         ReadError: it cannot be decoded; ``nan_voxels``; ``constant`` (images only).
@@ -86,7 +92,7 @@ def examine(found: Found, role: Role) -> PixelFacts:
     return PixelFacts(
         pixel_hash=digest.hex(),
         perceptual_hash=perceptual_hash(projection(overview, found.geometry.kind)),
-        flags=pixel_flags(overview, found.geometry.kind, found.modality),
+        flags=pixel_flags(overview, found.geometry.kind, modality),
     )
 
 
@@ -126,12 +132,11 @@ def _pieces(found: Found) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
         yield np.moveaxis(x_CTHW, 1, 0), x_CTHW[:, keep]
 
 
-@cache
-def _decoders() -> str:
-    found = []
-    for name in _DECODERS:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
+def _save(catalog: Catalog, facts: dict[str, PixelFacts]) -> None:
+    catalog.ledger.save()
+    catalog.add_pixels(facts)
+    facts.clear()
+
+
+def _key(record: Record) -> tuple[str, str]:
+    return record.record_id, record.fingerprint

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import rich
 
+from medssl.archive._digest import pixel_hash
 from medssl.archive._pool import map_items, usable_cpus
-from medssl.archive.catalog import pixel_hash
 from medssl.archive.identity import hash_id, load_salt
 from medssl.archive.labelled import Case, Labelled, load_labelled, read_case
 from medssl.archive.quarantine import Ledger

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 import rich.progress
 from pydantic import Field, field_validator
 from rich.console import Console
 
-from medssl.archive._pool import map_items, usable_cpus
+from medssl.archive._pool import usable_cpus
 from medssl.archive._reading import Progress
 from medssl.archive.build import Rules
-from medssl.archive.catalog import Catalog, PixelFacts, is_catalog, pixel_hash
+from medssl.archive.catalog import Catalog, is_catalog
 from medssl.archive.identity import SALT_NAME, load_salt
 from medssl.archive.indexing import stored_policy, update_catalog
+from medssl.archive.quality import decode_missing
 from medssl.archive.split import Fractions
 from medssl.core.config import Config
-from medssl.core.errors import MedsslError, NothingUsableError, ReadError, UsageError
+from medssl.core.errors import NothingUsableError, UsageError
 from medssl.core.runlog import Run
-from medssl.core.sample import Record
-
-# Decoded records between two writes of the catalog: what a killed run loses.
-_SAVE_EVERY = 500
-_DECODE_CHUNK = 8
 
 
 class IndexConfig(Config):
@@ -37,7 +31,7 @@ class IndexConfig(Config):
     workers: int | None = Field(default=None, ge=0)
     """Processes that read headers and decode; default: one per CPU, none for a few files."""
     pixels: bool = False
-    """Decode every record once and add its pixel hash, so that duplicates are found."""
+    """Decode every record once: hashes that find duplicates, burned-in text, sectors, stills."""
     modality: str | None = None
     """Modality of files that do not state one (NIfTI without dataset.json), e.g. ``MR``."""
     gaps: Literal["quarantine", "split", "resample"] | None = None
@@ -85,7 +79,7 @@ def run(config: IndexConfig) -> Run:
         )
         catalog = Catalog.open(config.out)
         if config.pixels:
-            _decode(catalog, _workers(config), bars.updater("pixels"))
+            decode_missing(catalog, workers=_workers(config), progress=bars.updater("pixels"))
     summary = catalog.summary
     if not summary["records"]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in summary["reasons"].items())
@@ -113,32 +107,6 @@ def _rules(config: IndexConfig) -> Rules:
     )
 
 
-def _decode(catalog: Catalog, workers: int, progress: Progress) -> None:
-    """Decode every record whose pixels are not known yet; saves now and then."""
-    failed = {(e.record_id, e.hash) for e in catalog.ledger.entries() if e.stage == "pixels"}
-    missing = [r for r in catalog.records() if not r.pixel_hash and _key(r) not in failed]
-    facts: dict[str, PixelFacts] = {}
-    hash_one = partial(_hash_pixels, catalog.folder)
-    results = map_items(hash_one, missing, workers=workers, chunk=_DECODE_CHUNK)
-    for done, (record, result) in enumerate(results, start=1):
-        if isinstance(result, MedsslError):
-            reason = result.reason if isinstance(result, ReadError) else "too_large"
-            key, mark = _key(record)
-            catalog.ledger.add(key, "pixels", reason, result.what, hash=mark)
-        else:
-            facts[record.record_id] = result
-        progress(done, len(missing))
-        if done % _SAVE_EVERY == 0:
-            _save(catalog, facts)
-    _save(catalog, facts)
-
-
-def _save(catalog: Catalog, facts: dict[str, PixelFacts]) -> None:
-    catalog.ledger.save()
-    catalog.add_pixels(facts)
-    facts.clear()
-
-
 class _Bars:
     """Progress on standard error, on a terminal only."""
 
@@ -164,19 +132,5 @@ class _Bars:
         return update
 
 
-def _key(record: Record) -> tuple[str, str]:
-    return record.record_id, record.fingerprint
-
-
 def _workers(config: IndexConfig) -> int:
     return usable_cpus() if config.workers is None else config.workers
-
-
-def _hash_pixels(folder: Path, record: Record) -> PixelFacts:
-    """Runs in a worker: decodes one record and refuses pictures nothing can be learnt from."""
-    array = Catalog.open(folder).sample(record).array
-    if not np.isfinite(array).all():
-        raise ReadError("nan_voxels", "voxels are NaN or infinite")
-    if record.role == "image" and array.min() == array.max():
-        raise ReadError("constant", "all voxels have one value")
-    return PixelFacts(pixel_hash=pixel_hash(array))

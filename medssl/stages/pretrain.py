@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from lightning.fabric import Fabric
 
+from medssl.archive._digest import LOSSY, pixel_hash
 from medssl.archive._pool import map_items, usable_cpus
-from medssl.archive.catalog import Catalog, is_catalog, pixel_hash
+from medssl.archive.catalog import Catalog, is_catalog
 from medssl.archive.store import Entry, Store
 from medssl.core.config import Component, validate
 from medssl.core.errors import (
@@ -208,7 +209,7 @@ class Preparation:
         except ResourceError as error:  # one file beyond the cap, not a machine without memory
             raise ReadError("too_large", error.what) from error
         prepared = prepare(array, sample.geometry, record.modality, self.store.contract)
-        pixels = pixel_hash(array)
+        pixels = pixel_hash(array, lossy=LOSSY in record.flags)
         self.store.put(store_key(self.store, record), prepared, pixels)
         return pixels
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from medssl.archive import quality
-from medssl.archive.quality import PixelDigest, examine, pixel_flags
+from medssl.archive import _digest, quality
+from medssl.archive._digest import pixel_hash
+from medssl.archive.quality import examine, pixel_flags
 from medssl.core.errors import ReadError
 from medssl.core.geometry import Geometry
 from medssl.readers._base import Found
@@ -30,28 +31,23 @@ def x_HW():
 
 def test_one_picture_in_two_lossless_files_has_one_hash(tmp_path, x_HW):
     png, tiff = saved(tmp_path / "a.png", x_HW), saved(tmp_path / "b.tif", x_HW)
-    assert examine(png, "image") == examine(tiff, "image")
+    assert examine(png, "image", "XC") == examine(tiff, "image", "XC")
 
 
 def test_one_changed_pixel_changes_the_pixel_hash_alone(tmp_path, x_HW):
     changed = x_HW.copy()
     changed[5, 7] ^= 1
-    one = examine(saved(tmp_path / "a.png", x_HW), "image")
-    two = examine(saved(tmp_path / "b.png", changed), "image")
+    one = examine(saved(tmp_path / "a.png", x_HW), "image", "XC")
+    two = examine(saved(tmp_path / "b.png", changed), "image", "XC")
     assert one.pixel_hash != two.pixel_hash
     assert one.perceptual_hash == two.perceptual_hash
 
 
 def test_lossy_pixels_are_never_compared_across_decoders(monkeypatch):
-    def digest(lossy):
-        one = PixelDigest((2, 2), lossy=lossy)
-        one.add(np.eye(2))
-        return one.hex()
-
-    here, plain = digest(True), digest(False)
-    monkeypatch.setattr(quality, "_decoders", lambda: "another decoder 9.9")
-    assert digest(True) != here
-    assert digest(False) == plain
+    here, plain = pixel_hash(np.eye(2), lossy=True), pixel_hash(np.eye(2))
+    monkeypatch.setattr(_digest, "_decoders", lambda: "another decoder 9.9")
+    assert pixel_hash(np.eye(2), lossy=True) != here
+    assert pixel_hash(np.eye(2)) == plain
 
 
 def test_the_hash_does_not_depend_on_how_a_clip_is_cut(monkeypatch):
@@ -72,15 +68,15 @@ def test_the_hash_does_not_depend_on_how_a_clip_is_cut(monkeypatch):
         return Frames()
 
     monkeypatch.setattr(quality, "sample", fake)
-    whole = examine(clip, "image")
+    whole = examine(clip, "image", "XC")
     monkeypatch.setattr(quality, "_CHUNK_BYTES", 2 * 64)
-    assert examine(clip, "image") == whole
+    assert examine(clip, "image", "XC") == whole
 
 
 def test_volumes_have_hashes_and_no_flags(tmp_path):
     affine = oblique()
     volume = only(save_nifti(tmp_path / "a.nii.gz", blob_hu(affine), affine))
-    facts = examine(volume, "image")
+    facts = examine(volume, "image", "XC")
     assert volume.shape == (1, *SHAPE_DHW)
     assert len(facts.pixel_hash) == 64 and len(facts.perceptual_hash) == 16
     assert facts.flags == ()
@@ -92,13 +88,13 @@ def test_pictures_nothing_can_be_learnt_from_are_refused(tmp_path, value, reason
     x_DHW[0, 0, 0] = value
     volume = only(save_nifti(tmp_path / "a.nii", x_DHW, oblique()))
     with pytest.raises(ReadError) as error:
-        examine(volume, "image")
+        examine(volume, "image", "XC")
     assert error.value.reason == reason
 
 
 def test_a_constant_label_is_fine_and_has_no_perceptual_hash(tmp_path):
     volume = only(save_nifti(tmp_path / "a.nii", np.zeros(SHAPE_DHW, np.uint8), oblique()))
-    assert examine(volume, "label").perceptual_hash is None
+    assert examine(volume, "label", "CT").perceptual_hash is None
 
 
 def test_text_and_sector_become_flags():

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from medssl.archive import _headers
+from medssl.archive._digest import pixel_hash
 from medssl.archive._phantom_dicom import write_ct_series
-from medssl.archive.catalog import PRIVATE, Catalog, pixel_hash
+from medssl.archive.catalog import PRIVATE, Catalog
 from medssl.archive.phantom import save_nifti, write_archive
 from medssl.archive.split import leaks
 from medssl.core.errors import ConfigError, NothingUsableError, UsageError
@@ -103,7 +104,9 @@ def test_pixels_find_copies_and_keep_them_in_one_split(tmp_path, monkeypatch):
     assert len({r.pixel_hash for r in catalog.records()}) == 20
     assert len({r.split for r in catalog.records()}) == 2
     before = catalog.table
-    monkeypatch.setattr("medssl.stages.index._hash_pixels", pytest.fail)  # none is decoded twice
+    monkeypatch.setattr(
+        "medssl.archive.quality.examine_record", pytest.fail
+    )  # none is decoded twice
     index(tmp_path / "a", tmp_path / "c", split=split, pixels=True)
     assert Catalog.open(tmp_path / "c").table.equals(before)
 

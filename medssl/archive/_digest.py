@@ -1,0 +1,55 @@
+"""Hash of decoded pixels: equal pictures, equal hash, however they are stored."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+LOSSY = "lossy"
+"""Flag of records whose coding lost detail: two decoders may give two pictures."""
+# Whatever of these is installed may have decoded a lossy picture.
+_DECODERS = ("pillow", "pylibjpeg-openjpeg", "pylibjpeg-libjpeg", "pyjpegls", "python-gdcm", "av")
+
+
+class PixelDigest:
+    """SHA-256 of shape and values as little-endian float32, fed frame by frame.
+
+    Pixels of a lossy coding also count the versions of the decoders: their hash never equals that
+    of another installation, where the same file may decode to other values.
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, lossy: bool = False) -> None:
+        self._digest = hashlib.sha256(str(shape).encode())
+        if lossy:
+            self._digest.update(_decoders().encode())
+
+    def add(self, array: npt.NDArray[Any]) -> None:
+        """The next values, in array order."""
+        self._digest.update(np.ascontiguousarray(array, dtype="<f4").data)
+
+    def hex(self) -> str:
+        """The hash of everything added."""
+        return self._digest.hexdigest()
+
+
+def pixel_hash(array: npt.NDArray[Any], *, lossy: bool = False) -> str:
+    """Hash of an image or volume, see :class:`PixelDigest`."""
+    digest = PixelDigest(array.shape, lossy=lossy)
+    digest.add(array)
+    return digest.hex()
+
+
+@cache
+def _decoders() -> str:
+    found = []
+    for name in _DECODERS:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
