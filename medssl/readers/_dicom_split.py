@@ -7,7 +7,6 @@ uneven, the tags below are tried in their order; the one that helps names the pa
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Hashable
 from pathlib import Path
@@ -24,6 +23,7 @@ from medssl.readers._dicom_slices import (
     normal_of,
     positions_of,
 )
+from medssl.readers._dicom_words import IMAGE_TYPES
 
 # Direction cosines and pixel spacings this close are one (0.06 degrees).
 ORIENTATION_TOLERANCE = 1e-3
@@ -46,7 +46,6 @@ _BY_RANK = ("TriggerTime", "AcquisitionTime", "ContentTime")
 _OWN_TAGS = {"SeriesNumber": "series_number", "ImageType": "image_type"}
 # Times of day say when a person was scanned: parts are named by their order instead.
 _TIMES = {"AcquisitionTime", "ContentTime"}
-_CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
 class Part(NamedTuple):
@@ -127,7 +126,7 @@ def _image_types(values: list[Any]) -> list[str]:
     differ = [n for n in range(width) if len({row[n] for row in rows}) > 1]
     words = []
     for row in rows:
-        codes = [row[n].replace(" ", "_") for n in differ if _CODE.fullmatch(row[n])]
+        codes = [row[n].replace(" ", "_") for n in differ if row[n] in IMAGE_TYPES]
         words.append("_".join(codes) or "none")
     return words
 

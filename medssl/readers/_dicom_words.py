@@ -81,6 +81,20 @@ _VIEWS = {
     *("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "LATERAL", "LAT", "OBL", "OBLIQUE"),
     *("CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "FB", "SIO", "ISO", "CV", "AT", "SPECIMEN"),
 }
+# Values of ImageType and FrameType that name a kind of picture; vendors add words of their own.
+IMAGE_TYPES = {
+    *("ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL", "LOCALIZER", "MPR", "MIP", "MINIP"),
+    *("M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY", "MIXED", "PHASE MAP", "MAG"),
+    *("W", "F", "IP", "OP", "IN", "OUT", "WATER", "FAT", "IN_PHASE", "OUT_PHASE", "OPP_PHASE"),
+    *("FAT_FRACTION", "WATER_FRACTION", "T1", "T2", "T2_STAR", "R2_STAR", "T1 MAP", "T2 MAP"),
+    *("M_FFE", "P_FFE", "R_FFE", "I_FFE", "M_SE", "P_SE", "M_IR", "FFE", "SE", "IR", "EPI"),
+    *("ADC", "TRACEW", "TRACE", "FA", "DIFFUSION", "TENSOR", "B0", "EADC", "COLFA", "PERFUSION"),
+    *("CBF", "CBV", "MTT", "TTP", "TMAX", "ASL", "SUBTRACTION", "SUB", "MEAN", "AVERAGE", "STD"),
+    *("ND", "NORM", "DIS2D", "DIS3D", "MOSAIC", "FM", "MOCO", "SNR MAP", "REFORMATTED", "OTHER"),
+    *("NONE", "RESAMPLED", "PROJECTION IMAGE", "DIXON", "STATIC", "DYNAMIC", "GATED", "WHOLE BODY"),
+    *("TOMO", "RECON TOMO", "RECON GATED TOMO", "EMISSION", "TRANSMISSION", "ATTENCORR", "VOLUME"),
+    *("MONOENERGETIC", "VMI", "MATERIAL", "IODINE", "FIELD_MAP", "B0_MAP", "B1", "VELOCITY"),
+}
 _SCANNING_SEQUENCES = ("SE", "IR", "GR", "EP", "RM")
 _SEQUENCE_VARIANTS = ("MP", "TOF")
 
