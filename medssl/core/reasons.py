@@ -134,6 +134,13 @@ REASONS: dict[str, Meaning] = {
     "non_integer_labels": Meaning("label values are no whole numbers", LABELS),
     "not_a_label": Meaning("no DICOM segmentation and no structure set", LEAVE),
     "unsupported_segmentation": Meaning("a type of DICOM segmentation that is not read", LEAVE),
+    "seg_not_possible": Meaning(
+        "a DICOM SEG cannot refer to this scan (tilted, resampled, tiled, or UIDs missing)",
+        "use the NIfTI result; it lies on the scan's own grid",
+    ),
+    "no_dicom_source": Meaning(
+        "a DICOM SEG was asked for, but the scan is no DICOM", "predict with --format nifti"
+    ),
     "needs_image_grid": Meaning(
         "contours have no voxels until the grid of their image is known",
         "give image and structure set together, e.g. to medssl finetune",

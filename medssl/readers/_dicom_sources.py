@@ -1,0 +1,25 @@
+"""The header and frame behind each slice of a DICOM volume: what a result may refer to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from medssl.readers._base import Found
+from medssl.readers._dicom_open import opened
+
+
+def slice_sources(found: Found) -> list[tuple[Any, int]]:
+    """Data set (pydicom, without pixels) and frame number from 0 of every slice, in array order.
+
+    A volume that was resampled on reading has fewer or more sources than slices.
+
+    Raises:
+        ReadError: as :func:`opened`.
+    """
+    headers = []
+    for file in found.files:
+        with opened(Path(file)) as source:
+            headers.append(source.dataset)
+    picks = found.options.get("picks") or [[n, 0] for n in range(len(headers))]
+    return [(headers[file], frame) for file, frame in picks]
