@@ -75,7 +75,8 @@ def examine(found: Found, role: Role, modality: str) -> PixelFacts:
         ReadError: it cannot be decoded; ``nan_voxels``; ``constant`` (images only).
         ResourceError: an image or volume above the byte cap.
     """
-    digest = PixelDigest(found.shape, lossy=LOSSY in found.flags)
+    lossy = LOSSY in found.flags or found.format == "video"
+    digest = PixelDigest(found.shape, lossy=lossy)
     low, high = np.inf, -np.inf
     kept: list[npt.NDArray[Any]] = []
     for piece, few in _pieces(found):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
 
 from medssl.readers._base import FileHeader, Refused
+from medssl.readers._dicom_tags import is_lossy
 
 # Fields that may differ between two copies of one object: how its pixels are coded.
 _CODING = {"syntax", "bits_allocated", "bits_stored", "photometric", "extra", "refused", "labels"}
-_LOSSY = (".4.50", ".4.51", ".4.81", ".4.91", ".4.203")
 
 
 def drop_copies(headers: list[FileHeader]) -> tuple[list[FileHeader], list[Refused]]:
@@ -30,7 +29,7 @@ def drop_copies(headers: list[FileHeader]) -> tuple[list[FileHeader], list[Refus
     crowd = Counter(Path(one.path).parent for one in headers)
 
     def rank(one: FileHeader) -> tuple[bool, int, str]:
-        return _is_lossy(one.tags), -crowd[Path(one.path).parent], one.path
+        return is_lossy(one.tags["syntax"]), -crowd[Path(one.path).parent], one.path
 
     for members in groups.values():
         first, *copies = sorted(members, key=rank)
@@ -49,7 +48,3 @@ def _identity(one: FileHeader) -> tuple[str, ...]:
     name = Path(one.path).name
     # Without a UID two files of one folder are never copies.
     return name, json.dumps(tags, sort_keys=True), folder if not name else ""
-
-
-def _is_lossy(tags: dict[str, Any]) -> bool:
-    return str(tags["syntax"]).endswith(_LOSSY)

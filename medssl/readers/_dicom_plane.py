@@ -17,7 +17,7 @@ from medssl.core.errors import ReadError
 from medssl.core.geometry import Geometry
 from medssl.readers._base import FileHeader, Found, Refused
 from medssl.readers._dicom_pixels import is_uncompressed, iter_frames, pixel_refusal
-from medssl.readers._dicom_tags import VOLUME_MODALITIES, Elements
+from medssl.readers._dicom_tags import VOLUME_MODALITIES, Elements, is_lossy
 from medssl.readers._dicom_timing import frame_times_s
 from medssl.readers._dicom_values import value_dtype
 
@@ -66,6 +66,8 @@ def plane_tags(elements: Elements, tags: dict[str, Any], size: int) -> dict[str,
         flags += time_flags
     if tags["photometric"] == "MONOCHROME1":
         flags += ("monochrome1",)
+    if is_lossy(tags["syntax"]):
+        flags += ("lossy",)
     secondary = tags["class"].startswith(_SECONDARY_CAPTURE)
     if secondary:
         flags += ("secondary_capture",)

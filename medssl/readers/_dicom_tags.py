@@ -24,6 +24,7 @@ MODALITIES = VOLUME_MODALITIES | {
     *("US", "XA", "XC"),
 }
 
+_LOSSY = (".4.50", ".4.51", ".4.81", ".4.91", ".4.203")
 _SIEMENS_MOSAIC_IMAGES = 0x0019100A
 _EXTRA_NUMBERS = (
     *("InstanceNumber", "HighBit", "PlanarConfiguration", "SliceThickness"),
@@ -100,6 +101,11 @@ class PydicomElements:
     def _value(self, keyword: str) -> Any:
         value = self.dataset.get(keyword)
         return self._meta.get(keyword) if value is None else value
+
+
+def is_lossy(syntax: str) -> bool:
+    """Whether the coding may have lost detail: JPEG, near-lossless JPEG-LS, JPEG 2000, HTJ2K."""
+    return syntax.endswith(_LOSSY)
 
 
 def whole(elements: Elements, keyword: str) -> int | None:

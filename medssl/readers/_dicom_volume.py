@@ -21,6 +21,7 @@ from medssl.readers._dicom_resample import fill_gaps, make_upright
 from medssl.readers._dicom_slices import Slice, Slices, digest_of, slices_of
 from medssl.readers._dicom_split import Part, divide
 from medssl.readers._dicom_stack import Stack, build_stacks
+from medssl.readers._dicom_tags import is_lossy
 from medssl.readers._dicom_values import value_dtype
 
 ReadTags = Callable[[Path], FileHeader]
@@ -142,6 +143,8 @@ def _flags(stack: Stack, part: Part) -> tuple[str, ...]:
         flags += ("no_series_id",)
     if any(one["photometric"] == "MONOCHROME1" for one in tags):
         flags += ("monochrome1",)
+    if any(is_lossy(one["syntax"]) for one in tags):
+        flags += ("lossy",)
     return flags
 
 

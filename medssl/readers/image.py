@@ -49,12 +49,13 @@ def header(path: Path) -> FileHeader:
         n_frames = int(getattr(image, "n_frames", 1))
         width, height = image.size
         mode = image.mode
+        lossy = image.format in {"JPEG", "MPO"}
     if n_frames > 1:
         raise ReadError("unsupported_multiframe", f"{n_frames} pages in one file", where=str(path))
     if mode not in _MODES:
         raise ReadError("unsupported_dtype", f"colour mode {mode} is not read", where=str(path))
     _, channels, dtype = _MODES[mode]
-    tags = {"shape": [channels, height, width], "dtype": dtype}
+    tags = {"shape": [channels, height, width], "dtype": dtype, "lossy": lossy}
     return FileHeader(path=str(path), format="image", tags=tags)
 
 
@@ -70,6 +71,7 @@ def group(
             dtype=one.tags["dtype"],
             geometry=Geometry(kind="image"),
             series=one.path,
+            flags=("lossy",) if one.tags["lossy"] else (),
         )
         for one in headers
     ], []
