@@ -13,6 +13,7 @@ from medssl.readers._dicom_codestream import starts_image
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 # Bytes that tell whether a fragment starts an image.
 _LOOK = 12
+_RLE_HEADER_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -125,3 +126,27 @@ def _by_offsets(
 def _starts(file: BinaryIO, fragment: Fragment) -> bool:
     file.seek(fragment.offset)
     return starts_image(file.read(min(_LOOK, fragment.length)))
+
+
+def unpack_bits(stream: bytes, n_bytes: int) -> bytes:
+    """A run-length coded frame of single bits, packed: one segment (PS3.5 G.3).
+
+    Raises:
+        ReadError: ``corrupt_pixels`` if it is not of ``n_bytes``.
+    """
+    if stream[:8] != struct.pack("<2L", 1, _RLE_HEADER_BYTES):
+        raise ReadError("corrupt_pixels", "a frame of single bits is not one run-length segment")
+    out = bytearray()
+    at = _RLE_HEADER_BYTES
+    while len(out) < n_bytes and at + 1 < len(stream):
+        control = stream[at]
+        if control < 128:
+            out += stream[at + 1 : at + 2 + control]
+            at += 2 + control
+        else:
+            # 128 is reserved: nothing.
+            out += stream[at + 1 : at + 2] * (257 - control if control > 128 else 0)
+            at += 2 if control > 128 else 1
+    if not n_bytes <= len(out) <= n_bytes + 1:
+        raise ReadError("corrupt_pixels", "a run-length frame is not of the header's size")
+    return bytes(out[:n_bytes])

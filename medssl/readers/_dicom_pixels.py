@@ -21,7 +21,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from medssl.core.errors import ReadError
 from medssl.readers._dicom_codestream import ends_image, read_codestream
-from medssl.readers._dicom_frames import Fragment, frame_fragments, read_stream
+from medssl.readers._dicom_frames import Fragment, frame_fragments, read_stream, unpack_bits
 from medssl.readers._dicom_open import PARSE_ERRORS, Opened, PixelElement, opened
 from medssl.readers._dicom_tags import Elements, PydicomElements
 from medssl.readers._dicom_values import PixelFormat, from_stored
@@ -138,7 +138,7 @@ class Frames:
         self._syntax: str = tags["syntax"]
         self._fragments: list[list[Fragment]] = []
         if is_uncompressed(self._syntax):
-            _check_length(self._format, self._pixels, source.size)
+            check_length(self._format, self._pixels, source.size)
             return
         self._plugin = _plugin(self._syntax, self._format.bits_stored)
         if self._pixels.length is not None:
@@ -151,14 +151,13 @@ class Frames:
             raise ReadError("frames_mismatch", f"frame {index} of a file with {self.n}")
         if not self._fragments:
             return self._native(index)
-        if self._syntax == _RLE:
-            if len(self._fragments[index]) > 1:
-                raise ReadError("frames_mismatch", "a run-length frame in several fragments")
-            if self._format.bits_allocated == 1:
-                raise ReadError("unsupported_dtype", "single bits in run-length coding")
+        if self._syntax == _RLE and len(self._fragments[index]) > 1:
+            raise ReadError("frames_mismatch", "a run-length frame in several fragments")
         stream = read_stream(self._source.file, self._fragments[index])
         if self._syntax == _DEFLATED_FRAME:
-            return self._inflated(stream)
+            return self._unpacked(_inflate(stream, self._format.frame_bytes))
+        if self._syntax == _RLE and self._format.bits_allocated == 1:
+            return self._unpacked(unpack_bits(stream, self._format.frame_bytes))
         return self._compressed(stream)
 
     def decode(self, index: int, *, rescale: tuple[float, float] | None = None) -> AnyArray:
@@ -185,7 +184,11 @@ class Frames:
 
     def _native(self, index: int) -> tuple[AnyArray, str]:
         if self._format.bits_allocated == 1 and self._syntax != _BIG_ENDIAN:
-            return self._single_bits(index), self._format.photometric
+            # Frames are packed without padding; pydicom's decoder misses bits of the last byte.
+            first, skip = divmod(index * self._format.rows * self._format.columns, 8)
+            self._source.file.seek(self._pixels.offset + first)
+            packed = self._source.file.read(self._format.frame_bytes + 1)
+            return self._bits(packed, skip), self._format.photometric
         self._source.file.seek(self._pixels.offset)
         syntax = UID(self._syntax if self._syntax in _NATIVE else ExplicitVRLittleEndian)
         options = self._format.options(syntax, self._pixels.keyword)
@@ -195,29 +198,23 @@ class Frames:
         )
         return array, str(properties["photometric_interpretation"])
 
-    def _single_bits(self, index: int) -> AnyArray:
-        # Frames are packed without padding; pydicom's decoder misses bits of the last byte.
-        n_pixels = self._format.rows * self._format.columns
-        first, skip = divmod(index * n_pixels, 8)
-        self._source.file.seek(self._pixels.offset + first)
-        packed = np.frombuffer(self._source.file.read((skip + n_pixels + 7) // 8), np.uint8)
-        bits = np.unpackbits(packed, bitorder="little")[skip : skip + n_pixels]
-        return bits.reshape(self._format.rows, self._format.columns)
-
-    def _inflated(self, stream: bytes) -> tuple[AnyArray, str]:
+    def _unpacked(self, raw: bytes) -> tuple[AnyArray, str]:
+        """One frame from its uncompressed bytes."""
         one = self._format.single()
-        wanted = one.frame_bytes
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        # One byte more shows a frame that unpacks to more than the header says.
-        raw = inflater.decompress(stream, wanted + 2)
-        if len(raw) not in {wanted, wanted + wanted % 2}:
-            raise ReadError("corrupt_pixels", "a deflated frame is not of the header's size")
+        if one.bits_allocated == 1:
+            return self._bits(raw, 0), one.photometric
         options = one.options(ExplicitVRLittleEndian, "PixelData")
         options |= {"pixel_vr": "OB", "correct_unused_bits": False}
         array, properties = get_decoder(ExplicitVRLittleEndian).as_array(
-            raw[:wanted], index=0, raw=True, **options
+            raw, index=0, raw=True, **options
         )
         return array, str(properties["photometric_interpretation"])
+
+    def _bits(self, packed: bytes, skip: int) -> AnyArray:
+        """(H, W) of single bits that begin ``skip`` bits into the bytes."""
+        rows, columns = self._format.rows, self._format.columns
+        bits = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little")
+        return bits[skip : skip + rows * columns].reshape(rows, columns)
 
     def _compressed(self, stream: bytes) -> tuple[AnyArray, str]:
         one = self._format.single()
@@ -243,6 +240,15 @@ class Frames:
         return array, said
 
 
+def _inflate(stream: bytes, n_bytes: int) -> bytes:
+    """A deflated frame of ``n_bytes``; a byte may follow it as padding."""
+    # One byte more would show a frame that unpacks to more than the header says.
+    raw = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream, n_bytes + 2)
+    if len(raw) not in {n_bytes, n_bytes + n_bytes % 2}:
+        raise ReadError("corrupt_pixels", "a deflated frame is not of the header's size")
+    return raw[:n_bytes]
+
+
 def _check_stream(stream: bytes, wanted: PixelFormat) -> str:
     """Refuse a stream that is cut or is of another image; the colour model that it states."""
     header = read_codestream(stream)
@@ -261,7 +267,28 @@ def _check_stream(stream: bytes, wanted: PixelFormat) -> str:
     return header.colour
 
 
-def _check_length(wanted: PixelFormat, pixels: PixelElement, size: int) -> None:
+def length_refusal(
+    elements: Elements, pixels: PixelElement | None, size: int
+) -> tuple[str, str] | None:
+    """Reason and message if the pixel data are not there, or not as long as the header says.
+
+    Args:
+        elements: the header.
+        pixels: where it says that the pixels lie.
+        size: bytes of the file.
+    """
+    if pixels is None:
+        return "no_pixels", "the file holds no pixel data"
+    if (elements.text("TransferSyntaxUID") or _IMPLICIT_LITTLE) not in _NATIVE:
+        return None
+    try:
+        check_length(PixelFormat.of(elements), pixels, size)
+    except ReadError as error:
+        return error.reason, error.what
+    return None
+
+
+def check_length(wanted: PixelFormat, pixels: PixelElement, size: int) -> None:
     """Refuse pixel data that are shorter than the header says, or hold more frames."""
     if pixels.length is None:
         raise ReadError("corrupt_pixels", "uncompressed pixel data of undefined length")
@@ -270,7 +297,7 @@ def _check_length(wanted: PixelFormat, pixels: PixelElement, size: int) -> None:
     if pixels.length < wanted.bytes:
         what = f"{pixels.length} bytes of pixels, the header's numbers ask for {wanted.bytes}"
         raise ReadError("truncated", what)
-    if pixels.length - wanted.bytes >= max(wanted.bytes // wanted.frames, 2):
+    if pixels.length - wanted.bytes > wanted.bytes % 2:
         what = f"{pixels.length} bytes of pixels, the header's numbers give {wanted.bytes}"
         raise ReadError("frames_mismatch", what)
 
@@ -284,8 +311,10 @@ def _plugin(syntax: str, bits_stored: int) -> str:
         plugin = "pylibjpeg"
     if plugin and plugin in get_decoder(UID(syntax)).available_plugins:
         return plugin
-    what = f"no decoder for transfer syntax {syntax}, {bits_stored} bits"
+    # Anything but a code of the standard may be free text.
+    known = UID(syntax).type == "Transfer Syntax"
+    what = f"no decoder for transfer syntax {syntax if known else 'unknown'}, {bits_stored} bits"
     fix = "store it in another syntax"
     if syntax == _JPEG_EXTENDED:
         fix = "pip install 'medssl[gpl]', whose decoder is under the GPL"
-    raise ReadError(f"no_decoder:{syntax}", what, fix=fix)
+    raise ReadError(f"no_decoder:{syntax}" if known else "no_decoder", what, fix=fix)
