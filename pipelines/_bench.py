@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,3 +57,36 @@ def write_table(
     )
     write_text(folder / f"{name}.md", text)
     typer.echo(text)
+
+
+def peak_mb(command: list[str]) -> float:
+    """Peak proportional set size of a command and its children, in MB, sampled every 10 ms."""
+    process = subprocess.Popen(command)
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, sum(_pss_mb(pid) for pid in _family(process.pid)))
+        time.sleep(0.01)
+    if process.returncode not in (0, 4):
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return peak
+
+
+def _family(pid: int) -> list[int]:
+    """The process and all below it."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = task.read_text(encoding="ascii").split()
+        except OSError:  # it ended meanwhile
+            continue
+        for child in children:
+            found += _family(int(child))
+    return found
+
+
+def _pss_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:  # it ended meanwhile
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3

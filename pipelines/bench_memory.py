@@ -5,10 +5,8 @@ python -m pipelines.bench_memory
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +15,7 @@ import typer
 
 import medssl
 from medssl.core.seeding import generator
-from pipelines._bench import write_table
+from pipelines._bench import peak_mb, write_table
 
 SHAPE_WHD = (64, 96, 64)
 COUNTS = (20, 200)
@@ -41,7 +39,8 @@ def main() -> None:
                 scans = str(folder / f"scans{count}")
                 out = str(folder / f"{stage}{count}")
                 command = [word.format(scans=scans) for word in words]
-                peaks.append(_peak_mb([stage, *command, "--out", out, "--quiet"]))
+                whole = [stage, *command, "--out", out, "--quiet"]
+                peaks.append(peak_mb([sys.executable, "-W", "ignore", "-c", COMMAND, *whole]))
             growth = 100 * (peaks[1] / peaks[0] - 1)
             rows.append([stage, *(f"{peak:.0f}" for peak in peaks), f"{growth:+.1f} %"])
     write_table(
@@ -78,38 +77,6 @@ def _model(folder: Path) -> None:
         task="segmentation", data=table, out=folder / "model", steps=2, crop=[48, 64, 48],
         quiet=True,
     )  # fmt: skip
-
-
-def _peak_mb(words: list[str]) -> float:
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", COMMAND, *words])
-    peak = 0.0
-    while process.poll() is None:
-        peak = max(peak, sum(_pss_mb(pid) for pid in _family(process.pid)))
-        time.sleep(0.01)
-    if process.returncode not in (0, 4):
-        raise subprocess.CalledProcessError(process.returncode, words)
-    return peak
-
-
-def _family(pid: int) -> list[int]:
-    """The process and all below it."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text(encoding="ascii").split()
-        except OSError:  # it ended meanwhile
-            continue
-        for child in children:
-            found += _family(int(child))
-    return found
-
-
-def _pss_mb(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:  # it ended meanwhile
-        return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
 
 
 if __name__ == "__main__":
