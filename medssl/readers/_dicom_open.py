@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import pydicom
 from pydicom import config
 from pydicom.dataset import FileMetaDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID
@@ -30,7 +30,7 @@ from medssl.readers._source import open_source, size_of
 DEFLATED = "1.2.840.10008.1.2.1.99"
 # What pydicom raises on broken headers.
 PARSE_ERRORS: tuple[type[Exception], ...] = (EOFError, struct.error, ValueError, LookupError)
-PARSE_ERRORS += (AttributeError, TypeError, RuntimeError, NotImplementedError)
+PARSE_ERRORS += (AttributeError, TypeError, RuntimeError, OverflowError, BytesLengthException)
 
 _PIXEL_KEYWORDS = {
     (0x7FE0, 0x0010): "PixelData",

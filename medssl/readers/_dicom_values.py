@@ -47,8 +47,10 @@ class PixelFormat:
         stored = whole(elements, "BitsStored")
         high_bit = whole(elements, "HighBit")
         # PS3.3 C.7.6.24: float pixels have no stored bits and no sign.
-        is_float = stored is None and not elements.has("PixelRepresentation")
-        stored = allocated if stored is None else stored
+        has_sign = elements.has("PixelRepresentation")
+        is_float = stored is None and not has_sign and allocated in _FLOAT_BITS
+        if stored is None or (not has_sign and elements.text("SamplesPerPixel") == "1"):
+            stored = allocated if is_float else 0  # required, and never guessed
         return cls(
             rows=whole(elements, "Rows") or 0,
             columns=whole(elements, "Columns") or 0,
@@ -60,7 +62,7 @@ class PixelFormat:
             high_bit=stored - 1 if high_bit is None else high_bit,
             signed=bool(whole(elements, "PixelRepresentation")),
             planar=whole(elements, "PlanarConfiguration") or 0,
-            is_float=is_float and allocated in _FLOAT_BITS,
+            is_float=is_float,
         )
 
     def refusal(self) -> tuple[str, str] | None:
@@ -139,7 +141,7 @@ def value_dtype(tags: dict[str, Any]) -> str:
     bits, signed = tags["bits_stored"], tags["signed"]
     if tags["channels"] == 3:
         return f"uint{max(8, tags['bits_allocated'])}"
-    if tags["float"]:
+    if tags["float"] and tags["bits_allocated"] in _FLOAT_BITS:
         return _FLOAT_BITS[tags["bits_allocated"]]
     if tags["modality_lut"]:
         return "uint16"

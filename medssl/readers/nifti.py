@@ -40,7 +40,9 @@ from medssl.readers._volume import Block, found_of, load_block, volume_header
 FORM_TOLERANCE_MM = 0.1
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}
 _NIFTI2_BYTES = 540
-_SINGLE, _PAIR = {b"n+1", b"n+2"}, {b"ni1", b"ni2"}
+# Version 2 ends like PNG, so that a transfer as text shows.
+_SINGLE = {b"n+1\0", b"n+2\0\r\n\x1a\n"}
+_PAIR = {b"ni1\0", b"ni2\0\r\n\x1a\n"}
 _PAIR_NAME = re.compile(r"\.(hdr|img)(\.gz)?$", re.IGNORECASE)
 
 
@@ -146,7 +148,7 @@ def _read(files: list[Path], where: str) -> tuple[Any, Block]:
 
 
 def _magic(start: bytes) -> bytes:
-    return start[4:7] if start[4:7] in {b"n+2", b"ni2"} else start[344:347]
+    return start[4:12] if start[4:7] in {b"n+2", b"ni2"} else start[344:348]
 
 
 def _first_number(start: bytes) -> set[int]:
@@ -154,7 +156,7 @@ def _first_number(start: bytes) -> set[int]:
 
 
 def _parse(start: bytes, where: str, magics: set[bytes]) -> Any:
-    two = _magic(start) in {b"n+2", b"ni2"}
+    two = _magic(start)[2:3] == b"2"
     kind, size = (nib.Nifti2Header, 540) if two else (nib.Nifti1Header, 348)
     if len(start) < size or _magic(start) not in magics:
         if magics is _PAIR and 348 in _first_number(start) and not _magic(start).strip(b"\0"):

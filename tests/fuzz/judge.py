@@ -246,9 +246,11 @@ def _number(one, keyword, default=1):
 
 def _dicom_bytes(found, array):
     for one in _datasets(found):
-        syntax = str(one.file_meta.get("TransferSyntaxUID", "1.2.840.10008.1.2"))
+        syntax = str(one.file_meta.get("TransferSyntaxUID", ""))
         keys = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated")
         rows, columns, frames, samples, bits = (_number(one, key) for key in keys)
+        if "Rows" not in one:
+            return  # pydicom gave up early
         if None in {rows, columns, frames, samples, bits}:
             yield "a number of the pixel module is none"
             return
@@ -270,6 +272,8 @@ def _dicom_series(found, array):
     if found.geometry.kind != "volume" or len(set(found.files)) != array.shape[1]:
         return
     ones = [pydicom.dcmread(file, force=True, stop_before_pixels=True) for file in found.files]
+    if not all("Rows" in one for one in ones):
+        return  # pydicom gave up early on one
     for keyword in ("SeriesInstanceUID", "Rows", "Columns", "PixelSpacing"):
         if len({str(one.get(keyword)) for one in ones}) > 1:
             yield f"slices differ in {keyword}"
