@@ -104,6 +104,15 @@ def opened(path: str | Path, pixel_bytes: int | None = None) -> Iterator[Opened]
             raise ReadError(error.reason, error.what, where=where, fix=error.fix) from None
 
 
+def broken_header(error: Exception, where: str = "") -> ReadError:
+    """The error for a header that made pydicom raise one of :data:`PARSE_ERRORS`."""
+    if isinstance(error, RecursionError):
+        what = "sequences are nested deeper than any scanner nests them"
+        return ReadError("nesting_too_deep", what, where=where)
+    what = f"the DICOM header is broken ({type(error).__name__})"
+    return ReadError("broken_header", what, where=where)
+
+
 def is_bare(head: bytes) -> bool:
     """Whether a data set without preamble starts here.
 
@@ -134,8 +143,7 @@ def _parsed(file: BinaryIO, size: int, pixel_bytes: int | None) -> Opened:
     except InvalidDicomError:
         raise
     except PARSE_ERRORS as error:
-        what = f"the DICOM header is broken ({type(error).__name__})"
-        raise ReadError("broken_header", what) from None
+        raise broken_header(error) from None
     return Opened(dataset, file, size, _pixel_element(file, dataset))
 
 
