@@ -40,7 +40,7 @@ _CLIPS = {"DYNAMIC", "GATED"}
 
 def is_plane(tags: dict[str, Any]) -> bool:
     """Whether an object is an image or clip of its own, not a slice or a volume."""
-    if tags["class"].startswith(_SECONDARY_CAPTURE):
+    if _is_secondary(tags):
         return True
     if tags["class"].startswith(_VOLUME_CLASSES):
         return False
@@ -49,6 +49,11 @@ def is_plane(tags: dict[str, Any]) -> bool:
     if tags["modality"] == "NM":
         return "TOMO" not in tags["image_type"] and not tags["position_mm"]
     return tags["modality"] not in VOLUME_MODALITIES and not tags["position_mm"]
+
+
+def _is_secondary(tags: dict[str, Any]) -> bool:
+    # Its multi-frame forms are below it; endoscopy (77.1) is not.
+    return f"{tags['class']}.".startswith(f"{_SECONDARY_CAPTURE}.")
 
 
 def plane_tags(elements: Elements, tags: dict[str, Any], size: int) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def plane_tags(elements: Elements, tags: dict[str, Any], size: int) -> dict[str,
         flags += ("monochrome1",)
     if is_lossy(tags["syntax"]):
         flags += ("lossy",)
-    secondary = tags["class"].startswith(_SECONDARY_CAPTURE)
+    secondary = _is_secondary(tags)
     if secondary:
         flags += ("secondary_capture",)
     burned_in = elements.text("BurnedInAnnotation").upper()
