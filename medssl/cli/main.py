@@ -125,6 +125,7 @@ _stage(
     _path("input", "Folder of scans.", "-i", "--input"),
     OUT,
     _path("checkpoint", "Fine-tuning run."),
+    _text("format", "nifti, dicom-seg or both; default: NIfTI, and SEG for DICOM scans."),
     _flag("hashed_names", "Name results by record id instead of by the scan's path."),
     RESUME,
     OVERWRITE,

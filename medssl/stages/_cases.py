@@ -41,8 +41,8 @@ def scan_input(
 ) -> tuple[Scan, Counter[str]]:
     """What a folder or a single file holds, and what is skipped without complaint.
 
-    Label maps (see :func:`is_label_path`) are no scans to predict; pictures
-    are none either.
+    Label maps (see :func:`is_label_path`), DICOM SEG and RTSTRUCT are no scans to predict;
+    pictures are none either.
 
     Raises:
         UsageError: the path does not exist.
@@ -56,7 +56,7 @@ def scan_input(
     skipped: Counter[str] = Counter(scan.ignored)
     volumes = []
     for one in scan.found:
-        if is_label_path(Path(one.files[0]).relative_to(scan.root)):
+        if one.role == "label" or is_label_path(Path(one.files[0]).relative_to(scan.root)):
             skipped["label"] += 1
         elif one.geometry.kind != "volume":
             skipped[one.geometry.kind] += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,15 @@ from medssl.core.preprocess import prepare, restore_labels
 from medssl.core.sample import UNKNOWN
 from medssl.encoders.card import Card
 from medssl.inference.preview import write_preview
+from medssl.inference.seg import tilt_problem, write_seg
 from medssl.inference.sliding import predict_scores
 from medssl.inference.writers import write_segmentation
+from medssl.readers._dicom_sources import slice_sources
 from medssl.readers._dispatch import sample
+from medssl.readers._source import local_file
 from medssl.stages._cases import Case, Channels
+
+Format = Literal["nifti", "dicom-seg", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,25 +81,81 @@ def predict_case(model: nn.Module, card: Card, channels: Channels, window: Windo
     return Prediction(labels_DHW=labels_DHW, scan_CDHW=scan_CDHW, affine=geometry.affine)
 
 
-def write_case(out: Path, case: Case, prediction: Prediction) -> None:
-    """Write preview and label map, the label map last: where it exists, the case is complete.
+class Outputs(NamedTuple):
+    """Which label maps a case gets."""
+
+    nifti: bool
+    seg: bool
+
+
+def outputs_of(case: Case, asked: Format | None) -> tuple[Outputs, tuple[str, str] | None]:
+    """The label maps of a case; also reason and message if a DICOM SEG cannot be among them.
+
+    Args:
+        case: the scan.
+        asked: ``None`` = NIfTI, and DICOM SEG where the scan is DICOM.
+    """
+    first = case.channels[0]
+    nifti = asked != "dicom-seg"
+    if asked == "nifti" or (asked is None and first.format != "dicom"):
+        return Outputs(nifti=True, seg=False), None
+    if first.format != "dicom":
+        what = "a DICOM SEG refers to DICOM images; this scan is in another format"
+        return Outputs(nifti=nifti, seg=False), ("no_dicom_source", what)
+    problem = "" if first.geometry.affine is None else tilt_problem(first.geometry.affine)
+    if problem:
+        return Outputs(nifti=True, seg=False), ("seg_not_possible", problem)
+    return Outputs(nifti=nifti, seg=True), None
+
+
+def write_case(
+    out: Path, case: Case, prediction: Prediction, outputs: Outputs, card: Card
+) -> ReadError | None:
+    """Write preview and label maps, NIfTI last: where all of them exist, the case is complete.
+
+    Returns:
+        Why the DICOM SEG could not be written, if so; then there is a NIfTI in any case.
 
     Raises:
         ResourceError: the disk is full.
     """
-    target = segmentation_path(out, case)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    first = case.channels[0]
+    nifti, seg = label_paths(out, case)
+    nifti.parent.mkdir(parents=True, exist_ok=True)
     labels_DHW, affine = prediction.labels_DHW, prediction.affine
     preview = out / f"{case.name}_preview.png"
     write_preview(preview, prediction.scan_CDHW[0], labels_DHW, affine)
-    like = Path(first.files[0]) if first.format == "nifti" else None
-    write_segmentation(target, labels_DHW, affine, like=like)
+    failed = None
+    if outputs.seg:
+        failed = _write_seg(seg, case, prediction, card)
+    if not outputs.nifti and failed is None:
+        return None
+    first = case.channels[0]
+    if first.format == "nifti":
+        with local_file(Path(first.files[0])) as like:
+            write_segmentation(nifti, labels_DHW, affine, like=like)
+    else:
+        write_segmentation(nifti, labels_DHW, affine)
+    return failed
 
 
-def segmentation_path(out: Path, case: Case) -> Path:
-    """Where the label map of a case lies."""
-    return out / f"{case.name}_seg.nii.gz"
+def label_paths(out: Path, case: Case) -> tuple[Path, Path]:
+    """Where NIfTI and DICOM SEG of a case lie."""
+    return out / f"{case.name}_seg.nii.gz", out / f"{case.name}_seg.dcm"
+
+
+def _write_seg(path: Path, case: Case, prediction: Prediction, card: Card) -> ReadError | None:
+    try:
+        write_seg(
+            path,
+            prediction.labels_DHW,
+            prediction.affine,
+            slice_sources(case.channels[0]),
+            card.labels,
+            weights_sha256=card.weights_sha256,
+        )
+    except ReadError as error:
+        return error
+    return None
 
 
 def _check(card: Card, channels: Channels) -> None:

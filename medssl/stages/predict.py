@@ -1,10 +1,12 @@
 """Apply a fine-tuned model to every scan of a folder.
 
 For each scan, below ``out`` and under the scan's own relative path (a DICOM series: its folder
-and series number): ``<name>_seg.nii.gz`` on the scan's grid and ``<name>_preview.png``. Besides:
+and series number): ``<name>_seg.nii.gz`` on the scan's grid, ``<name>_seg.dcm`` (a DICOM SEG, for
+the archive the scan came from) and ``<name>_preview.png``. Besides:
 ``labels.json`` (label names), ``volumes.csv`` (mm³ per scan and label), ``run.json``,
 ``quarantine.jsonl`` (what could not be predicted and why) and ``paths.parquet`` (mode 0600: which
-file a record id stands for). All but the last, and the names of the results, hold ids only.
+file a record id stands for). All but the last, the names of the results and the DICOM SEG, which
+names the patient as its scan does, hold ids only.
 """
 
 from __future__ import annotations
@@ -37,11 +39,19 @@ from medssl.heads.segmentation import load_model
 from medssl.inference.writers import append_table, volumes_mm3, write_label_names, write_table
 from medssl.readers._base import Found, Refused
 from medssl.stages._cases import Case, group_channels, name_cases, scan_input
-from medssl.stages._predict_case import Window, predict_case, segmentation_path, write_case
+from medssl.stages._predict_case import (
+    Format,
+    Outputs,
+    Window,
+    label_paths,
+    outputs_of,
+    predict_case,
+    write_case,
+)
 
 _COLUMNS = ("record_id", "label", "name", "volume_mm3")
 # A resumed run must not mix results that these would make different.
-_FIXED = ("model", "overlap", "hashed_names")
+_FIXED = ("model", "overlap", "hashed_names", "format")
 
 
 class PredictConfig(Config):
@@ -58,6 +68,8 @@ class PredictConfig(Config):
     """Windows per forward pass; lower it when memory runs out."""
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``; ``auto`` takes a GPU where there is one."""
+    format: Format | None = None
+    """``nifti``, ``dicom-seg`` or ``both``; default: NIfTI, plus DICOM SEG for DICOM scans."""
     hashed_names: bool = False
     """Name results by record id instead of by the scan's path."""
     resume: bool = False
@@ -102,6 +114,7 @@ class _Session:
         self.salt = load_salt(self.out)
         self.ledger = Ledger(self.out / "quarantine.jsonl")
         self.cases: list[Case] = []
+        self.outputs: dict[str, Outputs] = {}
         self.done: set[str] = set()
         self.failed: Counter[str] = Counter()
         self.failed_ids: set[str] = set()
@@ -122,8 +135,9 @@ class _Session:
             lambda channels: self._record_id(channels, scan.root),
             hashed_names=self.config.hashed_names,
         )
+        self._choose_outputs()
         rows = [
-            (case.record_id, file, f"{case.name}_seg.nii.gz")
+            (case.record_id, file, self._result(case))
             for case in self.cases
             for one in case.channels
             for file in one.files
@@ -137,7 +151,7 @@ class _Session:
 
     def todo(self) -> list[Case]:
         """Cases without a result; the volumes of those with one are kept."""
-        exists = {c.record_id for c in self.cases if segmentation_path(self.out, c).exists()}
+        exists = {case.record_id for case in self.cases if self._is_complete(case)}
         self.done = exists if self.config.resume else set()
         table = self.out / "volumes.csv"
         kept: list[list[str]] = []
@@ -145,7 +159,8 @@ class _Session:
             rows = csv.reader(io.StringIO(table.read_text(encoding="utf-8")))
             kept = [row for row in rows if row and row[0] in self.done]
         write_table(table, [_COLUMNS, *kept])
-        return [case for case in self.cases if case.record_id not in self.done]
+        wanted = (case for case in self.cases if any(self.outputs[case.record_id]))
+        return [case for case in wanted if case.record_id not in self.done]
 
     def predict(self, case: Case) -> None:
         """Predict and write one case, or note why not."""
@@ -162,7 +177,9 @@ class _Session:
         ]
         # Volumes first: a case counts as done once its label map exists.
         append_table(self.out / "volumes.csv", rows)
-        write_case(self.out, case, prediction)
+        failed = write_case(self.out, case, prediction, self.outputs[case.record_id], self.card)
+        if failed is not None:
+            self._without_seg(case, failed.reason, failed.what)
         self.case_s.append(time.perf_counter() - started_s)
 
     def finish(self) -> Run:
@@ -201,6 +218,34 @@ class _Session:
         self.failed[reason] += 1
         self.failed_ids.add(record_id)
         self.ledger.add(record_id, "predict", reason, message)
+
+    def _choose_outputs(self) -> None:
+        for case in self.cases:
+            outputs, refused = outputs_of(case, self.config.format)
+            self.outputs[case.record_id] = outputs
+            if refused is not None:
+                self._without_seg(case, *refused)
+
+    def _without_seg(self, case: Case, reason: str, message: str) -> None:
+        """Note that a case has no DICOM SEG: a failure only where one was asked for."""
+        if self.config.format is None:
+            self.skipped[reason] += 1
+        else:
+            self._quarantine(case.record_id, reason, message)
+            self.ledger.save()
+
+    def _result(self, case: Case) -> str:
+        """Name of a case's first label map; empty if it gets none."""
+        paths = zip(label_paths(self.out, case), self.outputs[case.record_id], strict=True)
+        names = (path.relative_to(self.out).as_posix() for path, wanted in paths if wanted)
+        return next(names, "")
+
+    def _is_complete(self, case: Case) -> bool:
+        wanted = self.outputs[case.record_id]
+        if self.config.format is None:
+            wanted = Outputs(nifti=True, seg=False)
+        pairs = zip(label_paths(self.out, case), wanted, strict=True)
+        return any(wanted) and all(path.exists() for path, asked in pairs if asked)
 
     def _record_id(self, parts: Sequence[Found | Refused], root: Path) -> str:
         files = tuple(file for one in parts for file in one.files)
