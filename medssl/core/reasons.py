@@ -103,8 +103,10 @@ REASONS: dict[str, Meaning] = {
     "duplicate_position": Meaning(
         "two slices at one place that no tag tells apart", "clean the series, then index again"
     ),
-    "gantry_tilt": Meaning("the slices are sheared: the gantry was tilted", LEAVE),
-    "too_few_slices": Meaning("fewer than 3 slices: a localizer, not a volume", LEAVE),
+    "duplicate_file": Meaning("a copy of a file that is read already", LEAVE),
+    "localizer": Meaning("a survey image to plan a scan by, not a volume", LEAVE),
+    "header_contradiction": Meaning("numbers of the header contradict each other", HEADER),
+    "too_few_slices": Meaning("fewer than 3 slices are no volume", LEAVE),
     # not supported
     "unsupported_multiframe": Meaning("several frames or pages of a kind that is not read", LEAVE),
     "unsupported_mosaic": Meaning("slices tiled into one mosaic that cannot be unpacked", LEAVE),

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from medssl.readers._dicom_open import PixelElement
 from medssl.readers._dicom_places import (
     SHORT_VRS,
     UNDEFINED,
@@ -51,6 +52,11 @@ _NO_CONTROLS_UTF8 = re.compile(rb"[ -~\x80-\xff]*[\0 ]*")
 _NUMBER_SIGNS = b"0123456789+-.eE \\"
 _MAX_NUMBER_TEXT = 256
 
+_PIXEL_KEYWORDS = {
+    b"\xe0\x7f\x10\x00": "PixelData",
+    b"\xe0\x7f\x08\x00": "FloatPixelData",
+    b"\xe0\x7f\x09\x00": "DoubleFloatPixelData",
+}
 _CHARACTER_SET = raw_tag(0x00080005)
 
 
@@ -66,6 +72,7 @@ class LeanElements:
         self._places = places.elements
         self._meta = places.meta
         self._implicit = places.implicit
+        self._end = places.end
 
     def has(self, keyword: str) -> bool:
         raw = _known(keyword)[0]
@@ -112,6 +119,18 @@ class LeanElements:
         if self.has(keyword):
             raise Unusual
         return []
+
+    def pixels(self) -> PixelElement | None:
+        """Where the pixel data lie; ``None`` if there are none."""
+        if self._end == len(self._data):
+            return None
+        try:
+            vr, start, length = element_at(self._data, self._end, self._implicit)
+        except struct.error:
+            raise Unusual from None  # the block ends here
+        keyword = _PIXEL_KEYWORDS[self._data[self._end : self._end + 4]]
+        vr_text = "OW" if self._implicit else vr.decode()
+        return PixelElement(keyword, vr_text, start, None if length == UNDEFINED else length)
 
     def _value(self, keyword: str) -> tuple[bytes, bytes]:
         raw, vr = _known(keyword)

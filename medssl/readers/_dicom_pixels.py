@@ -8,7 +8,7 @@ never applied. A frame is whole or refused, never half decoded.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from medssl.core.errors import ReadError
 from medssl.readers._dicom_codestream import ends_image, read_codestream
 from medssl.readers._dicom_frames import Fragment, frame_fragments, read_stream, unpack_bits
+from medssl.readers._dicom_length import check_length
 from medssl.readers._dicom_open import PARSE_ERRORS, Opened, PixelElement, opened
 from medssl.readers._dicom_tags import Elements, PydicomElements
 from medssl.readers._dicom_values import PixelFormat, from_stored
@@ -90,23 +91,32 @@ def iter_frames(
     path: str | Path, tags: dict[str, Any], indices: Iterable[int] | None = None
 ) -> Iterator[AnyArray]:
     """The frames asked for, in that order, all if ``None``; the file is opened once."""
-    with open_frames(path, tags) as frames:
-        for index in range(frames.n) if indices is None else indices:
+    picked = None if indices is None else list(indices)
+    with open_frames(path, tags, picked) as frames:
+        for index in range(frames.n) if picked is None else picked:
             yield frames.decode(index)
 
 
 @contextmanager
-def open_frames(path: str | Path, tags: dict[str, Any]) -> Iterator[Frames]:
+def open_frames(
+    path: str | Path, tags: dict[str, Any], picked: Sequence[int] | None = None
+) -> Iterator[Frames]:
     """Open a file for the decoding of any number of its frames.
 
     Args:
         path: the DICOM file.
         tags: what its header said at the index; size and syntax must still be these.
+        picked: the frames that will be asked for: a video decodes them in one go.
 
     Raises:
         ReadError: ``changed``, ``no_pixels``, ``truncated``, ``frames_mismatch``,
             ``bad_pixel_format``, ``no_decoder:<uid>``, ``corrupt_pixels``, ``too_large``.
     """
+    if "video" in tags:
+        from medssl.readers._video_frames import VideoFrames
+
+        yield VideoFrames(Path(path), tags, picked)
+        return
     wanted = tags["rows"] * tags["columns"] * tags["channels"] * tags["frames"]
     with opened(path, wanted * max(tags["bits_allocated"] // 8, 1)) as source:
         try:
@@ -265,41 +275,6 @@ def _check_stream(stream: bytes, wanted: PixelFormat) -> str:
         what = f"{header.precision} bits in the stream, {wanted.bits_allocated} in the header"
         raise ReadError("corrupt_pixels", what)
     return header.colour
-
-
-def length_refusal(
-    elements: Elements, pixels: PixelElement | None, size: int
-) -> tuple[str, str] | None:
-    """Reason and message if the pixel data are not there, or not as long as the header says.
-
-    Args:
-        elements: the header.
-        pixels: where it says that the pixels lie.
-        size: bytes of the file.
-    """
-    if pixels is None:
-        return "no_pixels", "the file holds no pixel data"
-    if (elements.text("TransferSyntaxUID") or _IMPLICIT_LITTLE) not in _NATIVE:
-        return None
-    try:
-        check_length(PixelFormat.of(elements), pixels, size)
-    except ReadError as error:
-        return error.reason, error.what
-    return None
-
-
-def check_length(wanted: PixelFormat, pixels: PixelElement, size: int) -> None:
-    """Refuse pixel data that are shorter than the header says, or hold more frames."""
-    if pixels.length is None:
-        raise ReadError("corrupt_pixels", "uncompressed pixel data of undefined length")
-    if pixels.offset + min(pixels.length, wanted.bytes) > size:
-        raise ReadError("truncated", "the file ends inside its pixel data")
-    if pixels.length < wanted.bytes:
-        what = f"{pixels.length} bytes of pixels, the header's numbers ask for {wanted.bytes}"
-        raise ReadError("truncated", what)
-    if pixels.length - wanted.bytes > wanted.bytes % 2:
-        what = f"{pixels.length} bytes of pixels, the header's numbers give {wanted.bytes}"
-        raise ReadError("frames_mismatch", what)
 
 
 def _plugin(syntax: str, bits_stored: int) -> str:

@@ -55,12 +55,14 @@ class Places:
     Attributes:
         elements: of the data set, which is implicit or explicit.
         meta: of group 2, always explicit.
+        end: where the pixel data begin; the end of the file if there are none.
     """
 
     data: bytes
     elements: dict[int, int]
     meta: dict[int, int]
     implicit: bool
+    end: int
 
 
 def find_places(data: bytes, *, whole: bool) -> Places:
@@ -97,7 +99,7 @@ def find_places(data: bytes, *, whole: bool) -> Places:
     # A command set before the data, or a delimiter between its elements.
     if next(iter(elements), 0) & 0xFFFF < _FIRST_GROUP or _DELIMITERS & elements.keys():
         raise Unusual
-    return Places(data, elements, meta, implicit)
+    return Places(data, elements, meta, implicit, end)
 
 
 def _is_implicit(syntax: str) -> bool:

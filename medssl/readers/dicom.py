@@ -17,9 +17,10 @@ from medssl.core.errors import ReadError
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
 from medssl.readers._dicom_enhanced import add_frames
 from medssl.readers._dicom_lean import lean_elements
+from medssl.readers._dicom_length import length_refusal
 from medssl.readers._dicom_mosaic import add_tiles, is_mosaic
-from medssl.readers._dicom_open import PARSE_ERRORS, is_bare, opened
-from medssl.readers._dicom_pixels import pixel_refusal
+from medssl.readers._dicom_open import DEFLATED, PARSE_ERRORS, PixelElement, is_bare, opened
+from medssl.readers._dicom_pixels import is_uncompressed, pixel_refusal
 from medssl.readers._dicom_places import Unusual
 from medssl.readers._dicom_plane import is_plane, load_plane, plane_tags, planes_found
 from medssl.readers._dicom_slices import bad_geometry, slices_of
@@ -27,6 +28,7 @@ from medssl.readers._dicom_tags import VOLUME_MODALITIES, Elements, PydicomEleme
 from medssl.readers._dicom_volume import group_series, load_volume
 from medssl.readers._source import open_source, size_of
 from medssl.readers._us_header import ULTRASOUND, add_ultrasound
+from medssl.readers._video_dicom import add_video, is_video
 from medssl.readers.labels import LABEL_CLASSES
 from medssl.readers.labels import header_from_dataset as label_header
 
@@ -63,18 +65,20 @@ def header(path: Path) -> FileHeader:
         lean = lean_elements(file, size)
     if lean is not None:
         try:
-            return _described(lean, path, size)
+            return _described(lean, path, size, lean.pixels())
         except Unusual:
             pass  # pydicom knows more kinds of headers
     try:
         with opened(path) as source:
-            return _described(PydicomElements(source.dataset), path, size)
+            return _described(PydicomElements(source.dataset), path, size, source.pixels)
     except PARSE_ERRORS as error:
         what = f"the DICOM header is broken ({type(error).__name__})"
         raise ReadError("broken_header", what, where=where) from None
 
 
-def _described(elements: Elements, path: Path, size: int) -> FileHeader:
+def _described(
+    elements: Elements, path: Path, size: int, pixels: PixelElement | None
+) -> FileHeader:
     """The header as tags, or what kind of object it is if there is no image in it."""
     where = str(path)
     sop_class = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
@@ -90,13 +94,18 @@ def _described(elements: Elements, path: Path, size: int) -> FileHeader:
             raise ReadError("not_dicom", "no SOP class and no image", where=where)
         return FileHeader(path=where, format="dicom", tags={}, ignored="dicom_other")
     tags, reader = tags_of(elements), "dicom"
+    native = is_uncompressed(tags["syntax"]) and tags["syntax"] != DEFLATED
+    wrong = length_refusal(elements, pixels, size, native=native)
     if is_plane(tags):
         tags["plane"] = plane_tags(elements, tags, size)
+        if is_video(tags["syntax"]):
+            add_video(elements, tags, path)
+        tags["plane"]["refused"] = tags["plane"]["refused"] or wrong
         if tags["modality"] in ULTRASOUND:
             add_ultrasound(elements, tags)
             reader = "ultrasound"
     else:
-        tags["refused"] = _complete(elements, tags) or _refusal(elements, tags, size)
+        tags["refused"] = _complete(elements, tags) or _refusal(elements, tags, size) or wrong
     # Some anonymisers delete the series id: then what lies in one folder is one series.
     series = tags["series"] or str(path.parent)
     return FileHeader(path=where, format=reader, tags=tags, key=f"{tags['study']}/{series}")
