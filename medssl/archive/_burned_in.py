@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy  # its parts load when they are used
 
 from medssl.archive._grey import grey_image
 
@@ -82,7 +82,7 @@ def still_parts(x_CTHW: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 def _rows_of(grey_HW: npt.NDArray[np.float64]) -> list[TextRow]:
-    raised_HW = ndimage.white_tophat(grey_HW, size=(_STROKE_PX, _STROKE_PX))
+    raised_HW = scipy.ndimage.white_tophat(grey_HW, size=(_STROKE_PX, _STROKE_PX))
     return [
         row
         for contrast in _CONTRASTS
@@ -106,9 +106,9 @@ def _rows_among(letters: list[_Letter]) -> list[TextRow]:
 
 def _letters(grey_HW: npt.NDArray[np.float64], strokes_HW: npt.NDArray[np.bool_]) -> list[_Letter]:
     """Connected strokes of a letter's size, left to right."""
-    labels, _ = ndimage.label(strokes_HW, structure=np.ones((3, 3)))
+    labels, _ = scipy.ndimage.label(strokes_HW, structure=np.ones((3, 3)))
     found = []
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+    for number, box in enumerate(scipy.ndimage.find_objects(labels), start=1):
         height, width = (side.stop - side.start for side in box)
         if not _LETTER_HEIGHT_PX[0] <= height <= _LETTER_HEIGHT_PX[1] or width > 1.6 * height:
             continue

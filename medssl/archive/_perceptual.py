@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
+import scipy  # its parts load when they are used
 
 from medssl.archive._grey import grey_image
 from medssl.core.geometry import Kind
@@ -52,7 +52,7 @@ def perceptual_hash(x_CHW: npt.NDArray[Any]) -> str | None:
     grey_HW = grey_image(x_CHW)
     if grey_HW.max() == grey_HW.min():
         return None
-    waves = fft.dctn(_shrunk(grey_HW), norm="ortho")
+    waves = scipy.fft.dctn(_shrunk(grey_HW), norm="ortho")
     values = waves.ravel()[_low_frequencies()]
     bits = values > np.median(values)
     return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"

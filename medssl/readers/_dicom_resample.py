@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy  # its parts load when they are used
 
 
 def fill_gaps(
@@ -35,5 +35,5 @@ def make_upright(
         out[k, :rows, :columns] = plane
         offset = [k * shift - low for shift, low in zip(shift_px, low_px, strict=True)]
         # "grid-constant": the rim is interpolated towards the air around it, not cut off.
-        out[k] = ndimage.shift(out[k], offset, order=1, mode="grid-constant", cval=float(air))
+        out[k] = scipy.ndimage.shift(out[k], offset, order=1, mode="grid-constant", cval=float(air))
     return out

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
+import scipy  # its parts load when they are used
 
 AnyArray = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -88,12 +87,14 @@ def _full_scale(clip: AnyArray) -> float:
 def _largest_blob(pixels: Mask) -> Mask:
     """The largest connected region where most pixels of a neighbourhood are set, filled."""
     width = 2 * round(0.012 * min(pixels.shape)) + 3
-    dense = ndimage.uniform_filter(pixels.astype(np.float32), width, mode="nearest") > 0.5
-    labels, n = ndimage.label(dense)
+    dense = scipy.ndimage.uniform_filter(pixels.astype(np.float32), width, mode="nearest") > 0.5
+    labels, n = scipy.ndimage.label(dense)
     if n == 0:
         return dense
     sizes = np.bincount(labels.ravel())[1:]
-    return np.asarray(ndimage.binary_fill_holes(labels == 1 + int(np.argmax(sizes))), dtype=bool)
+    return np.asarray(
+        scipy.ndimage.binary_fill_holes(labels == 1 + int(np.argmax(sizes))), dtype=bool
+    )
 
 
 def _outline(blob: Mask) -> Mask | None:
@@ -106,7 +107,7 @@ def _outline(blob: Mask) -> Mask | None:
     columns = blob.any(axis=0)
     first = np.where(columns, blob.argmax(axis=0), blob.shape[0])
     width = 2 * round(0.02 * blob.shape[1]) + 1
-    upper = ndimage.minimum_filter1d(first, width, mode="nearest")
+    upper = scipy.ndimage.minimum_filter1d(first, width, mode="nearest")
     rows = np.arange(blob.shape[0])[:, None]
     mask = hull & (rows >= upper)
     return mask if blob.sum() >= _MIN_SOLIDITY * mask.sum() else None
@@ -114,10 +115,10 @@ def _outline(blob: Mask) -> Mask | None:
 
 def _convex_hull(blob: Mask) -> Mask | None:
     """Pixels whose centres lie in the convex hull of the blob's."""
-    rows, columns = np.nonzero(blob & ~ndimage.binary_erosion(blob))
+    rows, columns = np.nonzero(blob & ~scipy.ndimage.binary_erosion(blob))
     try:
-        hull = ConvexHull(np.stack([rows, columns], axis=1))
-    except QhullError:
+        hull = scipy.spatial.ConvexHull(np.stack([rows, columns], axis=1))
+    except scipy.spatial.QhullError:
         return None
     r, c = np.ogrid[: blob.shape[0], : blob.shape[1]]
     inside = np.ones(blob.shape, dtype=bool)
