@@ -24,8 +24,10 @@ _BRIGHT = 10
 _MIN_AREA = 0.05
 # Share of its own outline that a sector fills; scattered overlays fill less.
 _MIN_SOLIDITY = 0.75
-# Where less than this share of the bright picture changes, the cine hardly moves.
-_MOVING = 0.6
+# Where less than this share of the bright picture changes, the cine hardly moves; so few frames
+# do not tell.
+_MOVING = 0.4
+_FEW = 4
 # Levels between colour channels that are colour, not rounding of a colour model.
 _COLOUR = 24
 _COLOUR_AREA = 0.001
@@ -46,13 +48,13 @@ def sector_mask(clip_CTHW: AnyArray) -> Mask | None:
             pass those of :func:`sampled_frames` of a long clip.
     """
     grey_THW = _grey_levels(clip_CTHW)
-    bright = _largest_blob(grey_THW.mean(axis=0) > _BRIGHT)
-    if len(grey_THW) == 1:
-        return _outline(bright)
+    still_HW = grey_THW.mean(axis=0)
+    bright = _largest_blob(np.abs(still_HW - _background(still_HW)) > _BRIGHT)
     moving = _largest_blob(np.ptp(grey_THW, axis=0) > _CHANGE)
     if not moving.any():
         return _outline(bright)
-    if moving.sum() < _MOVING * bright.sum() and (moving & bright).any():
+    hardly = len(grey_THW) < _FEW or moving.sum() < _MOVING * bright.sum()
+    if hardly and (moving & bright).any():
         return _outline(moving | bright)
     return _outline(moving)
 
@@ -78,6 +80,12 @@ def _grey_levels(clip_CTHW: AnyArray) -> npt.NDArray[np.float32]:
     """(T, H, W), 0-255."""
     grey = np.asarray(clip_CTHW.max(axis=0), dtype=np.float32)
     return np.multiply(grey, 255.0 / _full_scale(clip_CTHW), dtype=np.float32)
+
+
+def _background(still_HW: npt.NDArray[np.float32]) -> float:
+    """Level of the screen around the picture: black, or the grey of a panel."""
+    edges = (still_HW[0], still_HW[-1], still_HW[:, 0], still_HW[:, -1])
+    return float(np.median(np.concatenate(edges)))
 
 
 def _full_scale(clip: AnyArray) -> float:

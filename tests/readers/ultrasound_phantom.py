@@ -32,7 +32,7 @@ def ecg(frame, n_frames, shape=SHAPE):
     """A trace at the bottom that grows with time."""
     image = Image.new("L", shape[::-1])
     x = np.arange(10, 10 + int(300 * (frame + 1) / n_frames))
-    y = 226 - 8 * (np.exp(-(((x % 60) - 30) / 3.0) ** 2))
+    y = 226 - 8 * (np.exp(-((((x % 60) - 30) / 3.0) ** 2)))
     ImageDraw.Draw(image).line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=255)
     return np.array(image)
 
