@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from medssl.core.errors import ReadError
 
@@ -25,7 +24,7 @@ CODECS = (
     *("ffv1", "huffyuv", "ffvhuff", "utvideo", "png", "qtrle", "rawvideo", "prores", "cinepak"),
 )
 MAX_PIXELS = 2**26
-Source = str | BytesIO
+Source = str | BinaryIO
 Picture = tuple[int | None, "VideoFrame", bool]
 """Presentation time in ticks, the frame, whether it is damaged."""
 
@@ -51,7 +50,7 @@ def opened(
         "codec_whitelist": ",".join(CODECS),
     }
     target = f"file:{source}" if isinstance(source, str) else source
-    if isinstance(source, BytesIO):
+    if not isinstance(source, str):
         source.seek(0)
     try:
         file = av.open(target, "r", format=container, options=limits, metadata_errors="ignore")

@@ -55,7 +55,7 @@ def index_of(source: Source, container: str, cut: bool = False) -> dict[str, Any
         facts = _facts(stream)
         read = _read_packets(packets(file, stream))
         several = len([s for s in file.streams.video if not is_cover(s)]) > 1
-    if not read.keys:
+    if not read.n_keys:
         raise ReadError("no_frames", "the video stream holds no frame to start from")
     index, flags = _index(source, container, facts, read)
     flags |= {
@@ -102,6 +102,7 @@ class _Packets:
     open_gop: bool = False
     damaged: bool = False
     cut: bool = False
+    n_keys: int = 0
     before_key: int = 0
 
     def shown(self) -> list[int]:
@@ -124,11 +125,12 @@ def _read_packets(source: Iterator[Packet[VideoStream]]) -> _Packets:
     for packet in source:
         if len(read.ticks) == _MAX_FRAMES:
             raise ReadError("too_large", f"more than {_MAX_FRAMES} frames in one video")
+        read.n_keys += packet.is_keyframe
         if packet.is_keyframe and packet.pts is not None:
             read.keys.append(packet.pts)
         elif read.keys and packet.pts is not None and packet.pts < read.keys[-1]:
             read.open_gop = True
-        read.before_key += not read.keys
+        read.before_key += not read.n_keys
         read.ticks.append(packet.pts)
         read.decode_ticks.append(packet.dts)
         read.hidden.append(packet.is_discard)
@@ -198,7 +200,8 @@ def _index(
     head = _first_pictures(source, container, facts.number, read.keys[0] if promised else None)
     # Pictures before the first key frame are shown only if they need nothing before it.
     came = set(head.ticks)
-    ticks = [tick for tick in promised if tick >= read.keys[0] or tick in came]
+    first_key = min(read.keys[:1], default=0)
+    ticks = [tick for tick in promised if tick >= first_key or tick in came]
     tick_s: Fraction | None = facts.time_base
     in_order = not (ticks and head.agrees_with(ticks))
     if in_order:

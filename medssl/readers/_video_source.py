@@ -10,6 +10,7 @@ from medssl.core.errors import ReadError
 from medssl.readers._source import local_file, open_source, size_of
 from medssl.readers._video_container import container_of, is_cut_short
 from medssl.readers._video_decode import Source
+from medssl.readers._video_dicom import open_encapsulated
 
 HEAD_BYTES = 4096
 
@@ -19,13 +20,18 @@ def video_source(path: Path) -> Iterator[tuple[Source, str, bool]]:
     """What a video library can open, FFmpeg's name of the container, and whether it is cut short.
 
     Raises:
-        ReadError: ``not_video``.
+        ReadError: ``not_video``; for DICOM see :func:`open_encapsulated`.
     """
     with open_source(path) as file:
-        container = container_of(file.read(HEAD_BYTES))
+        head = file.read(HEAD_BYTES)
+        container = container_of(head)
         if container:
             cut = is_cut_short(file, container, size_of(path))
-    if not container:
+    if container:
+        with local_file(path) as local:
+            yield str(local), container, cut
+        return
+    if head[128:132] != b"DICM":
         raise ReadError("not_video", "the content is no video", where=str(path))
-    with local_file(path) as local:
-        yield str(local), container, cut
+    with open_encapsulated(path) as (inside, container):
+        yield inside, container, False

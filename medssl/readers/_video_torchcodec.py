@@ -21,7 +21,11 @@ def read_frames(source: Source, index: VideoIndex, numbers: Sequence[int]) -> np
     """
     from torchcodec.decoders import VideoDecoder
 
-    content = source if isinstance(source, str) else source.getvalue()
+    if isinstance(source, str):
+        content: str | bytes = source
+    else:
+        source.seek(0)
+        content = source.read()
     try:
         decoder = VideoDecoder(
             content,

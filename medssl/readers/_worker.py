@@ -15,6 +15,7 @@ import numpy.typing as npt
 from medssl.core.errors import MedsslError, ReadError
 from medssl.readers._found_json import from_json
 from medssl.readers._load import load_here
+from medssl.readers._sandbox import answer_here
 from medssl.readers._video_probe import describe_backend
 from medssl.readers._video_scan import describe_video
 
@@ -30,6 +31,7 @@ def main() -> None:
     # A library that writes to standard output would break the protocol.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    answer_here(ANSWERS)
     library_bytes = 0
     for line in sys.stdin.buffer:
         request = json.loads(line)

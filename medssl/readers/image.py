@@ -1,4 +1,8 @@
-"""PNG, JPEG and TIFF still images, as stored: (C, H, W), spacing unknown."""
+"""PNG, JPEG and TIFF still images, as stored: (C, H, W), spacing unknown.
+
+With ``folders: clips`` numbered pictures of a folder are clips (C, T, H, W), see
+:mod:`medssl.readers._image_folder`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from PIL import Image, UnidentifiedImageError
 from medssl.core.errors import ReadError
 from medssl.core.geometry import Geometry
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
+from medssl.readers._image_folder import clips_of
+from medssl.readers._source import open_source, size_of
 
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
@@ -43,7 +49,7 @@ def header(path: Path) -> FileHeader:
     Raises:
         ReadError: ``empty_file``, ``not_image``, ``unsupported_dtype``, ``unsupported_multiframe``.
     """
-    if path.stat().st_size == 0:
+    if size_of(path) == 0:
         raise ReadError("empty_file", "the file has zero bytes", where=str(path))
     with _opened(path) as image:
         n_frames = int(getattr(image, "n_frames", 1))
@@ -56,37 +62,35 @@ def header(path: Path) -> FileHeader:
         raise ReadError("unsupported_dtype", f"colour mode {mode} is not read", where=str(path))
     _, channels, dtype = _MODES[mode]
     tags = {"shape": [channels, height, width], "dtype": dtype, "lossy": lossy}
-    return FileHeader(path=str(path), format="image", tags=tags)
+    return FileHeader(path=str(path), format="image", tags=tags, key=str(path.parent))
 
 
 def group(
-    headers: list[FileHeader], _policy: Policy = DEFAULT_POLICY
+    headers: list[FileHeader], policy: Policy = DEFAULT_POLICY
 ) -> tuple[list[Found], list[Refused]]:
-    """Each file is one image."""
-    return [
-        Found(
-            files=(one.path,),
-            format="image",
-            shape=tuple(one.tags["shape"]),
-            dtype=one.tags["dtype"],
-            geometry=Geometry(kind="image"),
-            series=one.path,
-            flags=("lossy",) if one.tags["lossy"] else (),
-        )
-        for one in headers
-    ], []
+    """Each file is one image, or a frame of a clip where the policy says so."""
+    found, single = clips_of(headers) if policy.folders == "clips" else ([], headers)
+    return found + [_image(one) for one in single], []
 
 
-def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
-    """(C, H, W).
+def load(found: Found, frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
+    """(C, H, W), or (C, T, H, W) of a clip.
 
     Raises:
-        ReadError: ``truncated`` or ``corrupt``; half an image is never returned.
+        ReadError: ``truncated`` or ``corrupt``, half an image is never returned; ``changed``.
     """
-    with _opened(Path(found.files[0])) as image:
-        pixels = np.asarray(image.convert(_MODES[image.mode][0]))
-    x_HWC = pixels if pixels.ndim == 3 else pixels[:, :, None]
-    return np.ascontiguousarray(x_HWC.transpose(2, 0, 1)).astype(found.dtype, copy=False)
+    if found.geometry.kind == "image":
+        return _pixels(found.files[0], found.dtype)
+    numbers = range(len(found.files)) if frames is None else frames
+    channels, _, height, width = found.shape
+    x_CTHW = np.empty((channels, len(numbers), height, width), found.dtype)
+    for place, number in enumerate(numbers):
+        x_CHW = _pixels(found.files[number], found.dtype)
+        if x_CHW.shape != (channels, height, width):
+            what = f"frame {number} changed its size since the index"
+            raise ReadError("changed", what, where=found.files[number])
+        x_CTHW[:, place] = x_CHW
+    return x_CTHW
 
 
 def trusted(found: Found) -> bool:  # noqa: ARG001
@@ -94,11 +98,30 @@ def trusted(found: Found) -> bool:  # noqa: ARG001
     return False
 
 
+def _image(one: FileHeader) -> Found:
+    return Found(
+        files=(one.path,),
+        format="image",
+        shape=tuple(one.tags["shape"]),
+        dtype=one.tags["dtype"],
+        geometry=Geometry(kind="image"),
+        series=one.path,
+        flags=("lossy",) if one.tags["lossy"] else (),
+    )
+
+
+def _pixels(file: str, dtype: str) -> npt.NDArray[Any]:
+    with _opened(Path(file)) as image:
+        pixels = np.asarray(image.convert(_MODES[image.mode][0]))
+    x_HWC = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    return np.ascontiguousarray(x_HWC.transpose(2, 0, 1)).astype(dtype, copy=False)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     where = str(path)
     try:
-        with Image.open(path) as image:
+        with open_source(path) as file, Image.open(file) as image:
             yield image
     except UnidentifiedImageError:
         raise ReadError("not_image", "the content is no PNG, JPEG or TIFF", where=where) from None

@@ -71,7 +71,7 @@ def load(found: Found, frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
     """
     path, region = found.files[0], region_from(found.options["region"])
     tags = header(Path(path)).tags
-    with open_frames(path, tags) as source:
+    with open_frames(path, tags, frames) as source:
         picked = range(source.n) if frames is None else frames
         x_CTHW = _decoded(source, list(picked), region, found)
     if region.kind == "2D":
