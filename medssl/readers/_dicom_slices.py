@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from medssl.core.geometry import FARTHEST_MM
 from medssl.readers._base import FileHeader
 
 # Closer than this two slices lie at one position.
 SAME_POSITION_MM = 0.01
 # Cosines further than this from unit length and right angles are no orientation.
 _COSINE_TOLERANCE = 1e-3
-_PLACE = ("rows", "columns", "orientation", "position_mm", "pixel_spacing_mm", "rescale")
-_PLACE += ("bits_allocated", "bits_stored", "signed", "photometric")
+_PLACE = (
+    *("rows", "columns", "orientation", "position_mm", "pixel_spacing_mm", "rescale"),
+    *("bits_allocated", "bits_stored", "signed", "photometric"),
+)
 
 
 class Slice(NamedTuple):
@@ -79,6 +82,8 @@ def bad_geometry(tags: dict[str, Any]) -> str:
             return f"{name} is missing, incomplete or not a number"
     if min(tags["pixel_spacing_mm"]) <= 0:
         return "PixelSpacing is not positive"
+    if max(map(abs, [*tags["position_mm"], *tags["pixel_spacing_mm"]])) > FARTHEST_MM:
+        return "position or spacing lead farther than a kilometre away"
     cosines = np.reshape(tags["orientation"], (2, 3))
     if np.abs(cosines @ cosines.T - np.eye(2)).max() > _COSINE_TOLERANCE:
         return "row and column directions are not orthogonal unit vectors"

@@ -28,6 +28,7 @@ from medssl.readers._source import (
 )
 
 HEAD_BYTES = 4096
+_NAMELESS = Path("nameless")
 
 
 class Entry(NamedTuple):
@@ -117,9 +118,11 @@ def read_header(path: Path) -> FileHeader:
             head = file.read(HEAD_BYTES)
         if is_container(path) and container_of(path) is None:
             return _container_header(path, head)
-        for name in READERS.names():
-            if reader(name).matches(path, head):
-                return reader(name).header(path)
+        # The content counts before the name: a scan may be called anything.
+        for shown in (_NAMELESS, path):
+            for name in READERS.names():
+                if reader(name).matches(shown, head):
+                    return reader(name).header(path)
     except OSError as error:
         what = f"the file cannot be opened ({error.strerror or type(error).__name__})"
         raise ReadError("unreadable", what, where=str(path), fix="check its permissions") from None
@@ -152,7 +155,11 @@ def group_headers(
     found: list[Found] = []
     refused: list[Refused] = []
     for (name, _), together in groups.items():
-        good, bad = reader(name).group(together, policy)
+        try:
+            good, bad = reader(name).group(together, policy)
+        except ReadError as error:
+            paths = tuple(header.path for header in together)
+            good, bad = [], [Refused(files=paths, reason=error.reason, message=error.what)]
         found += good
         refused += bad
     return sorted(found, key=lambda f: min(f.files)), sorted(refused, key=lambda r: min(r.files))

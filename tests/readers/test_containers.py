@@ -28,7 +28,8 @@ def outcomes(folder):
     for path in walk(folder):
         try:
             header = read_header(path)
-            found[str(path.relative_to(folder))] = header.format or f"ignored:{header.ignored}"
+            kind = f"ignored:{header.ignored}" if header.ignored else header.format
+            found[str(path.relative_to(folder))] = kind
         except ReadError as error:
             assert str(folder) not in error.what + error.fix
             found[str(path.relative_to(folder))] = error.reason
