@@ -67,7 +67,7 @@ def _row(data: Path, name: str, policy: Policy = DEFAULT_POLICY) -> list[str]:
     volumes = [one for one in found if one.geometry.kind == "volume"]
     files = sorted(data.glob(_PROVIDED.get(name, f"{name}_ground_truth*.nii.gz")))
     matches = match_all(volumes, files) if volumes else []
-    kinds = Counter(one.geometry.kind for one in found)
+    kinds = Counter[str](one.geometry.kind for one in found)
     flags = sorted({flag for one in volumes for flag in one.flags})
     return [
         f"`{name}`",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from medssl.readers._base import FileHeader, Refused
@@ -20,9 +21,9 @@ def drop_copies(headers: list[FileHeader]) -> tuple[list[FileHeader], list[Refus
     the same header and file name in another folder. Files that share a UID but differ in place or
     meaning are no copies.
     """
-    groups: dict[tuple[str, ...], list[FileHeader]] = defaultdict(list)
+    by_name: dict[str, list[FileHeader]] = defaultdict(list)
     for one in headers:
-        groups[_identity(one)].append(one)
+        by_name[one.tags["object"] or Path(one.path).name].append(one)
     kept: list[FileHeader] = []
     refused: list[Refused] = []
     # Of a series that lies in two folders, one folder is kept whole where that is possible.
@@ -31,7 +32,7 @@ def drop_copies(headers: list[FileHeader]) -> tuple[list[FileHeader], list[Refus
     def rank(one: FileHeader) -> tuple[bool, int, str]:
         return is_lossy(one.tags["syntax"]), -crowd[Path(one.path).parent], one.path
 
-    for members in groups.values():
+    for members in _alike(by_name.values()):
         first, *copies = sorted(members, key=rank)
         kept.append(first)
         what = "the same object lies in the archive a second time"
@@ -39,12 +40,21 @@ def drop_copies(headers: list[FileHeader]) -> tuple[list[FileHeader], list[Refus
     return sorted(kept, key=lambda one: one.path), refused
 
 
+def _alike(named: Iterable[list[FileHeader]]) -> Iterator[list[FileHeader]]:
+    """Files of one UID (or name), divided by their headers."""
+    for members in named:
+        if len(members) == 1:
+            yield members
+            continue
+        groups: dict[tuple[str, ...], list[FileHeader]] = defaultdict(list)
+        for one in members:
+            groups[_identity(one)].append(one)
+        yield from groups.values()
+
+
 def _identity(one: FileHeader) -> tuple[str, ...]:
     tags = one.tags
     if tags["object"]:
         content = {key: value for key, value in tags.items() if key not in _CODING}
-        return tags["object"], json.dumps(content, sort_keys=True)
-    folder = str(Path(one.path).parent)
-    name = Path(one.path).name
-    # Without a UID two files of one folder are never copies.
-    return name, json.dumps(tags, sort_keys=True), folder if not name else ""
+        return "object", json.dumps(content, sort_keys=True)
+    return "name", json.dumps(tags, sort_keys=True)

@@ -130,7 +130,7 @@ def _normal(csa: dict[str, list[str]], tags: dict[str, Any]) -> npt.NDArray[np.f
     if abs(cosine) < _PARALLEL:
         what = "the tiles do not follow each other along the normal of the image plane"
         raise ReadError("header_contradiction", what)
-    return plane * np.sign(cosine)
+    return np.asarray(plane * np.sign(cosine))
 
 
 def _first_position(tags: dict[str, Any], rows: int, columns: int) -> npt.NDArray[np.float64]:

@@ -174,22 +174,26 @@ def _by_folder(slices: Slices) -> list[Slices]:
 
 def _by_grid(slices: Slices) -> list[tuple[dict[str, str], Slices]]:
     """Groups of one matrix, pixel spacing and orientation; named by what differs between them."""
-    clusters: list[tuple[dict[str, str], np.ndarray[Any, Any], Slices]] = []
+    exact: dict[tuple[float, ...], Slices] = defaultdict(list)
     for one in slices:
-        tags = one.tags
-        size = [tags["rows"], tags["columns"]]
-        key = np.array([*size, *tags["pixel_spacing_mm"], *tags["orientation"]], dtype=float)
-        for _, reference, members in clusters:
-            if np.abs(key - reference).max() <= ORIENTATION_TOLERANCE:
-                members.append(one)
+        t = one.tags
+        exact[t["rows"], t["columns"], *t["pixel_spacing_mm"], *t["orientation"]].append(one)
+    clusters: list[tuple[tuple[float, ...], Slices]] = []
+    for key, own in exact.items():
+        for reference, members in clusters:
+            if np.abs(np.subtract(key, reference)).max() <= ORIENTATION_TOLERANCE:
+                members.extend(own)
                 break
         else:
-            name = {
-                "Matrix": "x".join(map(str, size)),
-                "PixelSpacing": _word(tuple(tags["pixel_spacing_mm"])),
-                "ImageOrientationPatient": _word(tuple(tags["orientation"])),
-            }
-            clusters.append((name, key, [one]))
-    names = [name for name, _, _ in clusters]
-    differ = [key for key in names[0] if len({name[key] for name in names}) > 1] if names else []
-    return [({key: name[key] for key in differ}, own) for name, _, own in clusters]
+            clusters.append((key, own))
+    names = [
+        {
+            "Matrix": f"{key[0]}x{key[1]}",
+            "PixelSpacing": _word(key[2:4]),
+            "ImageOrientationPatient": _word(key[4:]),
+        }
+        for key, _ in clusters
+    ]
+    differ = [word for word in names[0] if len({name[word] for name in names}) > 1] if names else []
+    pairs = zip(names, clusters, strict=True)
+    return [({word: name[word] for word in differ}, own) for name, (_, own) in pairs]

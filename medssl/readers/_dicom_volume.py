@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from medssl.core.errors import ReadError
 from medssl.core.geometry import Geometry
+from medssl.core.sample import BYTE_CAP
 from medssl.readers._base import FileHeader, Found, Policy, Refused
 from medssl.readers._dicom_copies import drop_copies
 from medssl.readers._dicom_mosaic import tile
@@ -33,16 +35,28 @@ def group_series(headers: list[FileHeader], policy: Policy) -> tuple[list[Found]
     found: list[Found] = []
     for part in divide([one for header in kept for one in slices_of(header)]):
         try:
-            stacks, left = build_stacks(part.slices, policy)
+            good, left = _records(part, policy)
         except ReadError as error:
             refused.append(_refused(part.slices, error.reason, error.what))
             continue
+        found += good
         if left:
             refused.append(_refused(left, "gap", f"{len(left)} slices stand alone beside a gap"))
-        for number, stack in enumerate(stacks, 1):
-            name = {**part.name, **({"Stack": str(number)} if len(stacks) > 1 or left else {})}
-            found.append(_found(stack, Part(name, stack.slices, part.flags)))
     return found, refused
+
+
+def _records(part: Part, policy: Policy) -> tuple[list[Found], Slices]:
+    stacks, left = build_stacks(part.slices, policy)
+    found = []
+    for number, stack in enumerate(stacks, 1):
+        name = {**part.name, **({"Stack": str(number)} if len(stacks) > 1 or left else {})}
+        one = _found(stack, Part(name, stack.slices, part.flags))
+        size = math.prod(one.shape) * np.dtype(one.dtype).itemsize
+        if size > BYTE_CAP:
+            what = f"the pixels take {size / 2**30:.1f} GiB, cap {BYTE_CAP / 2**30:.0f} GiB"
+            raise ReadError("too_large", what)
+        found.append(one)
+    return found, left
 
 
 def load_volume(found: Found, read: ReadTags) -> npt.NDArray[Any]:
