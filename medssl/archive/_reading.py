@@ -8,7 +8,15 @@ from pathlib import Path
 
 import polars as pl
 
-from medssl.archive._headers import Block, Journal, block_of, read_block, read_rows, refused_row
+from medssl.archive._headers import (
+    Block,
+    Journal,
+    Row,
+    block_of,
+    read_block,
+    read_rows,
+    refused_row,
+)
 from medssl.archive._listing import SCHEMA
 from medssl.archive._pool import Pool
 from medssl.archive._tables import HEADER_SCHEMA, HEADERS, read_table, write_table
@@ -114,3 +122,12 @@ def _located(listing: pl.DataFrame, block: Block, at: int) -> pl.DataFrame:
         pl.lit(at, pl.Int64).alias("block"),
         pl.Series("number", range(len(block.groups)), pl.UInt32),
     )
+
+
+def stored_rows(out: Path) -> Iterator[Row]:
+    """Every file of a catalog with its header, in no particular order."""
+    table = read_table(out / HEADERS, HEADER_SCHEMA)
+    journal = str(out / _JOURNAL)
+    for (block,), part in table.select("block", "number").group_by("block"):
+        rows = read_rows(journal, int(str(block)))
+        yield from (rows[number] for number in part["number"])

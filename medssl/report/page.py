@@ -80,13 +80,14 @@ def bars(title: str, values: Sequence[tuple[str, int]]) -> str:
     return f'<div class="card"><h3>{escape(title)}</h3><div class="bars">{rows}</div></div>'
 
 
-def grid(*blocks: str) -> str:
-    """Blocks side by side."""
+def grid(*blocks: str, wide: bool = False) -> str:
+    """Blocks side by side; ``wide`` ones two in a row."""
     content = "\n".join(block for block in blocks if block)
-    return f'<div class="grid">\n{content}\n</div>' if content else ""
+    kind = "grid wide" if wide else "grid"
+    return f'<div class="{kind}">\n{content}\n</div>' if content else ""
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], title: str = "") -> str:
     """Numbers stand right; a cell in backticks is shown as code."""
     if not rows:
         return ""
@@ -95,8 +96,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
         f"<tr>{''.join(_cell('td', value, _is_number(value)) for value in row)}</tr>"
         for row in rows
     )
+    heading = f"<h3>{escape(title)}</h3>" if title else ""
     return (
-        f'<div class="card scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="card scroll">{heading}<table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 

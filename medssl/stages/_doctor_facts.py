@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,9 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+import polars as pl
 from pydicom.uid import UID
 
 from medssl.archive._name_risk import count_kinds
+from medssl.archive._reading import stored_rows
+from medssl.archive._tables import PATHS, SOURCES
+from medssl.archive.catalog import Catalog
 from medssl.archive.identity import case_stem
 from medssl.archive.profile import action_of
 from medssl.archive.quarantine import Ledger
@@ -52,10 +57,44 @@ class File:
     """Transfer syntax UID of a DICOM file."""
 
 
-def syntax_name(uid: str) -> str:
-    """Name of a registered transfer syntax; the text of any other UID is not repeated."""
+def files_of(catalog: Catalog) -> list[File]:
+    """Every file of the archive, in the order of ``paths.parquet``."""
+    syntaxes = {
+        os.fsencode(row.path): str(row.content.get("header", {}).get("tags", {}).get("syntax", ""))
+        for row in stored_rows(catalog.folder)
+    }
+    sources = pl.read_parquet(catalog.folder / SOURCES).filter(pl.col("found_json") != "")
+    owners = dict(sources.select("rows", "record_id").explode("rows").reverse().iter_rows())
+    paths = pl.read_parquet(catalog.folder / PATHS).select("path", "size", "outcome")
+    return [
+        File(
+            path=os.fsdecode(path),
+            size_bytes=size,
+            outcome=outcome,
+            record_id=owners.get(row, ""),
+            syntax=syntaxes.get(path, ""),
+        )
+        for row, (path, size, outcome) in enumerate(paths.iter_rows())
+    ]
+
+
+def syntax_name(uid: str) -> tuple[str, str]:
+    """UID and name of a registered transfer syntax; the text of any other is not repeated."""
     known = UID(uid)
-    return known.name if known.is_transfer_syntax else "unregistered transfer syntax"
+    if known.is_transfer_syntax and not known.is_private:
+        return uid, known.name
+    return "", "unregistered transfer syntax"
+
+
+def syntaxes_of(files: Iterable[File]) -> Counter[str]:
+    """Number of DICOM files by transfer syntax UID."""
+    return Counter(one.syntax for one in files if one.syntax)
+
+
+def decoder_refusal(files: Iterable[File], uid: str) -> str:
+    """Why the headers of this syntax were refused, if it was for want of a decoder."""
+    reasons = {one.outcome.partition(":")[2] for one in files if one.syntax == uid}
+    return next((one for one in sorted(reasons) if one.startswith("no_decoder")), "")
 
 
 def counts_of(records: Sequence[Record]) -> dict[str, dict[str, int]]:
@@ -106,6 +145,7 @@ def splits_of(records: Iterable[Record]) -> dict[str, Any]:
     for members in several:
         pairs = (pair for part in members for pair in part.split(";") if pair)
         tags.update({pair.partition("=")[0] for pair in pairs})
+    tags.pop("Object", None)  # several objects under one series id are records in any case
     return {"series": len(parts), "split": len(several), "by_tag": dict(tags.most_common())}
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-import rich.progress
 from pydantic import Field, field_validator
-from rich.console import Console
 
 from medssl.archive._pool import usable_cpus
-from medssl.archive._reading import Progress
 from medssl.archive.build import Rules
 from medssl.archive.catalog import Catalog, is_catalog
 from medssl.archive.identity import SALT_NAME, load_salt
@@ -21,6 +18,7 @@ from medssl.archive.split import Fractions
 from medssl.core.config import Config
 from medssl.core.errors import NothingUsableError, UsageError
 from medssl.core.runlog import Run
+from medssl.stages._bars import Bars
 
 
 class IndexConfig(Config):
@@ -69,7 +67,7 @@ def run(config: IndexConfig) -> Run:
     known = is_catalog(config.out) or (config.out / SALT_NAME).is_file()
     run = Run.open("index", config.out, resume=known)
     run.save_config(config, {})
-    with _Bars(config.quiet) as bars:
+    with Bars(config.quiet) as bars:
         update = update_catalog(
             config.archive,
             config.out,
@@ -105,31 +103,6 @@ def _rules(config: IndexConfig) -> Rules:
         modality=config.modality,
         policy=replace(stored_policy(config.out), **chosen),
     )
-
-
-class _Bars:
-    """Progress on standard error, on a terminal only."""
-
-    def __init__(self, quiet: bool) -> None:
-        console = Console(stderr=True, quiet=quiet)
-        hidden = quiet or not console.is_terminal
-        self.progress = rich.progress.Progress(console=console, disable=hidden, transient=True)
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def updater(self, name: str) -> Progress:
-        """A new bar, as the function that moves it."""
-        bar = self.progress.add_task(name, total=None)
-
-        def update(done: int, total: int) -> None:
-            self.progress.update(bar, completed=done, total=total)
-
-        return update
 
 
 def _workers(config: IndexConfig) -> int:

@@ -1,0 +1,141 @@
+"""A few records decoded, spread over modalities: thumbnails, burned-in text, decoding speed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from medssl.archive._grey import grey_image
+from medssl.archive.catalog import Catalog
+from medssl.archive.quality import pixel_flags
+from medssl.core.errors import MedsslError, ReadError
+from medssl.core.geometry import Reorientation
+from medssl.core.sample import Record
+from medssl.readers._us_sector import mask_outside, sampled_frames, sector_mask
+
+# Larger volumes are not decoded for a thumbnail.
+_MOST_BYTES = 2**30
+# Soft tissue to bone, as the display of a CT without its own window.
+_HU_WINDOW = (-500.0, 500.0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampled:
+    """One decoded record.
+
+    Attributes:
+        picture_CHW: 0..1, to be shown; ``None`` with the reason in ``hidden``.
+        reason: code if it could not be decoded.
+        decoded_bytes: size of what was decoded, in ``decode_s`` seconds.
+    """
+
+    record: Record
+    picture_CHW: npt.NDArray[np.float64] | None
+    hidden: str = ""
+    reason: str = ""
+    text_found: bool = False
+    decoded_bytes: int = 0
+    decode_s: float = 0.0
+
+
+def choose(records: Sequence[Record], most: int) -> list[Record]:
+    """Images, evenly spread over modality, kind and format; the same ones every time."""
+    groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    for one in records:
+        if one.role != "label":
+            groups[one.modality, one.kind, one.format].append(one)
+    queues = [_spread(groups[key], most) for key in sorted(groups)]
+    rounds = max((len(queue) for queue in queues), default=0)
+    turns = [queue[k] for k in range(rounds) for queue in queues if k < len(queue)]
+    return turns[:most]
+
+
+def look_at(catalog: Catalog, record: Record) -> Sampled:
+    """Decode one record as far as a thumbnail needs."""
+    size = math.prod(record.shape) * np.dtype(record.dtype).itemsize
+    if record.kind != "clip" and size > _MOST_BYTES:
+        return Sampled(record=record, picture_CHW=None, hidden="too large for a thumbnail")
+    start_s = time.perf_counter()
+    try:
+        one = catalog.sample(record)
+        array = one.array if record.kind != "clip" else one.frames(sampled_frames(one.shape[1]))
+    except MedsslError as error:
+        reason = error.reason if isinstance(error, ReadError) else "too_large"
+        return Sampled(record=record, picture_CHW=None, hidden="does not decode", reason=reason)
+    decode_s = time.perf_counter() - start_s
+    text = "burned_in_text" in pixel_flags(array, record.kind, "")
+    hidden = _why_hidden(record, text_found=text)
+    picture_CHW = None if hidden else _picture(record, array)
+    if picture_CHW is None and not hidden:
+        hidden = "ultrasound without a visible sector"
+    return Sampled(
+        record=record,
+        picture_CHW=picture_CHW,
+        hidden=hidden,
+        text_found=text,
+        decoded_bytes=array.nbytes,
+        decode_s=decode_s,
+    )
+
+
+def _why_hidden(record: Record, *, text_found: bool) -> str:
+    """Pictures that may show a name are not shown."""
+    if "secondary_capture" in record.flags:
+        return "secondary capture"
+    if text_found:
+        return "burned-in text found"
+    if "burned_in_text_possible" in record.flags:
+        return "burned-in text possible"
+    return ""
+
+
+def _picture(record: Record, array: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:
+    """0..1: an image, the middle frame of a clip, the middle slice of a volume."""
+    if record.kind == "volume":
+        return _windowed(_slice(record, array), record.units)
+    if record.modality == "US":
+        clip_CTHW = array if record.kind == "clip" else array[:, None]
+        mask_HW = sector_mask(clip_CTHW)
+        if mask_HW is None:
+            return None
+        array = mask_outside(clip_CTHW, mask_HW)
+        array = array if record.kind == "clip" else array[:, 0]
+    return _windowed(array[:, array.shape[1] // 2] if record.kind == "clip" else array, "")
+
+
+def _slice(record: Record, x_CDHW: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """In the plane of acquisition, head or front up, the patient's right on the left."""
+    spacing = np.array(record.spacing_mm or (1.0, 1.0, 1.0))
+    if record.affine is not None:
+        turn = Reorientation.to_ras(np.reshape(record.affine, (4, 4)))
+        x_CDHW, spacing = turn.apply(x_CDHW[:1]), spacing[list(turn.order)]
+    across = int(np.argmax(spacing))
+    middle_CHW = np.take(x_CDHW[:1], x_CDHW.shape[1 + across] // 2, axis=1 + across)
+    height_mm, width_mm = np.delete(spacing, across)
+    finest_mm = min(height_mm, width_mm)
+    scale = (1.0, height_mm / finest_mm, width_mm / finest_mm)
+    upright = np.flip(middle_CHW, (1, 2)).astype(np.float64)
+    return np.asarray(ndimage.zoom(upright, scale, order=1))
+
+
+def _windowed(x_CHW: npt.NDArray[Any], units: str) -> npt.NDArray[np.float64]:
+    if x_CHW.shape[0] == 3:
+        top = 255.0 if x_CHW.dtype == np.uint8 else max(float(x_CHW.max()), 1.0)
+        return np.clip(x_CHW.astype(np.float64) / top, 0, 1)
+    if units == "HU":
+        low, high = _HU_WINDOW
+        return np.clip((x_CHW[:1].astype(np.float64) - low) / (high - low), 0, 1)
+    return grey_image(x_CHW[:1])[None]
+
+
+def _spread(records: Sequence[Record], most: int) -> list[Record]:
+    step = max(1, len(records) // most)
+    return list(records[::step][:most])
