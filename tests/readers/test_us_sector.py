@@ -1,7 +1,10 @@
 """The sector found from pixels, against the fan that the phantom was drawn with."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 from medssl.readers._us_sector import (
     SAMPLED_FRAMES,
@@ -75,6 +78,33 @@ def test_a_cine_that_hardly_moves_keeps_its_whole_sector():
 def test_a_frozen_cine_is_a_still():
     clip, truth = cine(1)
     assert iou(sector_mask(as_clip(np.repeat(clip, 5, axis=0))), truth) >= 0.95
+
+
+@pytest.mark.parametrize("quality", [40, 75, 95])
+def test_lossy_frames(quality):
+    clip, truth = cine(8)
+    lossy = []
+    for frame in clip:
+        out = io.BytesIO()
+        Image.fromarray(frame).save(out, "JPEG", quality=quality)
+        lossy.append(np.array(Image.open(out)))
+    mask = sector_mask(as_clip(np.stack(lossy)))
+    assert iou(mask, truth) >= 0.95
+    assert not mask[text() > 0].any()
+
+
+@pytest.mark.parametrize("size", [16, 24, 32])
+@pytest.mark.parametrize("frames", [1, 8])
+def test_large_letters_are_no_sector(size, frames):
+    clip, truth = cine(frames)
+    image = Image.new("L", SHAPE[::-1])
+    font = ImageFont.load_default(size=size)
+    ImageDraw.Draw(image).text((2, 2), "DOE JANE", font=font, fill=255)
+    letters = np.array(image)
+    letters[truth] = 0
+    mask = sector_mask(as_clip(np.maximum(clip, letters[..., None])))
+    assert iou(mask, truth) >= 0.95
+    assert not mask[(letters > 0) & ~truth].any()
 
 
 @pytest.mark.parametrize("level", [40, 90])
