@@ -23,14 +23,14 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from medssl.archive._deid_header import BROKEN, HeaderCleaner, mark_pixels
+from medssl.archive._deid_header import HeaderCleaner, mark_pixels
 from medssl.archive._deid_pixels import only_sector, put_pixels, refusal, rule_of, search
 from medssl.archive._deid_streams import without_comments
 from medssl.archive.identity import hash_id
 from medssl.core.errors import ReadError
 from medssl.core.sample import BYTE_CAP
 from medssl.readers._dicom_frames import frame_fragments, read_stream
-from medssl.readers._dicom_open import DEFLATED, Opened, opened
+from medssl.readers._dicom_open import DEFLATED, PARSE_ERRORS, Opened, broken_header, opened
 from medssl.readers._source import size_of
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -88,9 +88,12 @@ def copy_dicom(path: Path, key: bytes, file_id: str) -> tuple[tuple[str, ...], b
             raise ReadError("too_large", "the pixels take more than the cap", where=str(path))
         with opened(path, wanted) as source:
             return _copied(source, kind, path, key, file_id)
-    except BROKEN as error:
-        what = f"the DICOM content is broken ({type(error).__name__})"
-        raise ReadError("broken_header", what, where=str(path)) from None
+    except PARSE_ERRORS as error:
+        raise broken_header(error, str(path)) from None
+    except OSError as error:
+        if error.errno is not None:
+            raise  # the disk; pydicom's own have no number
+        raise broken_header(error, str(path)) from None
 
 
 def _kind(source: Opened) -> str:

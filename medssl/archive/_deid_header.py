@@ -49,8 +49,6 @@ _SHAPE = {
     "IS": re.compile(r"[-+0-9 ]{0,20}"),
 }
 _NUMBERS = {"DS", "IS", "US", "SS", "UL", "SL", "FL", "FD", "UV", "SV"}
-# What a header that does not follow the standard raises when its values are converted.
-BROKEN: tuple[type[Exception], ...] = (*PARSE_ERRORS, OverflowError)
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -102,7 +100,7 @@ class HeaderCleaner:
                 kept = self._kept(element, action, words, scrub=scrub)
             except RecursionError:
                 raise
-            except BROKEN:
+            except PARSE_ERRORS:
                 kept = None
             if kept is None:
                 del dataset[tag]
@@ -202,7 +200,7 @@ def _elements(dataset: Dataset) -> Iterator[DataElement]:
             element = dataset[tag]
         except RecursionError:
             raise
-        except BROKEN:
+        except PARSE_ERRORS:
             continue  # cleaning removes it
         if element.VR == "SQ":
             for item in element.value:

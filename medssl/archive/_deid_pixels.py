@@ -31,6 +31,7 @@ Rule = Literal["keep", "search", "sector", "refuse"]
 # Captured screens (7), photographs and endoscopy (77).
 _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 _ULTRASOUND = {"US", "IVUS"}
+_ULTRASOUND_CLASSES = ("1.2.840.10008.5.1.4.1.1.3.", "1.2.840.10008.5.1.4.1.1.6.")
 _SLICES = {"CT", "MR", "PT", "NM", "SEG", "RTDOSE", "OPT", "OCT"}
 _SEARCHED = {"CR", "DX", "MG", "XA", "RF", "IO", "PX", "RTIMAGE"}
 # What decoding has applied already, by parts of keywords.
@@ -41,7 +42,7 @@ _MAX_BYTES = 2**32 - 2
 
 def rule_of(dataset: Any, sop_class: str) -> Rule:
     """What happens to the pixels of an image."""
-    if dataset.get("Modality") in _ULTRASOUND:
+    if dataset.get("Modality") in _ULTRASOUND or sop_class.startswith(_ULTRASOUND_CLASSES):
         return "sector"
     annotated = str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES"
     coloured = int(dataset.get("SamplesPerPixel") or 1) > 1

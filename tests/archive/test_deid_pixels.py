@@ -20,6 +20,7 @@ from medssl.readers._dispatch import group_headers, read_header, sample
 from tests.scans import blob_hu, oblique, save_dicom
 from tests.us_dicom import BANNER, SHAPE, banner_cine, drawn, save_us, true_fan
 
+PET = "1.2.840.10008.5.1.4.1.1.128"
 SCREEN = "1.2.840.10008.5.1.4.1.1.7"
 RADIOGRAPH = "1.2.840.10008.5.1.4.1.1.1.1"
 
@@ -119,12 +120,13 @@ def test_medssl_reads_the_copy_as_the_same_clip(tmp_path):
         (banner_cine(2), {"Modality": "ES"}),
         (banner_cine(2)[..., :1], {"Modality": "CT", "BurnedInAnnotation": "YES"}),
         (banner_cine(2), {"Modality": "CT"}),
+        (banner_cine(2), {"Modality": "CT", "sop_class": PET}),
         (banner_cine(3, moving=False), {}),
         (banner_cine(3, text=drawn(at=(220, 240))), {}),
         (np.full((1, *SHAPE, 1), 90, np.uint8) + drawn()[None, ..., None] // 2, {"Modality": "DX"}),
     ],
     ids=[
-        "screen", "captured CT", "endoscopy", "says so", "coloured", "only text", "text in the fan",
+        "screen", "captured CT", "endoscopy", "says so", "mislabelled", "coloured", "only text", "text in the fan",
         "radiograph",
     ],
 )  # fmt: skip
