@@ -59,7 +59,14 @@ class Assembly:
         self._headers = headers
         self._journal = str(journal)
         self._context = Context(
-            journal=self._journal, root=root, rules=rules, hints=self._read_hints()
+            journal=self._journal,
+            root=root,
+            hints=self._read_hints(),
+            salt=rules.salt,
+            shares=(rules.fractions.train, rules.fractions.val),
+            seed=rules.seed,
+            modality=rules.modality,
+            policy=rules.policy,
         )
         self._records = [record_table([]).with_columns(pl.lit(0, pl.Int64).alias("first"))]
         self._sources = [pl.DataFrame(schema=SOURCE_SCHEMA)]
@@ -157,7 +164,7 @@ class Assembly:
     ) -> Failure:
         paths = [file.path for file in files]
         return Failure(
-            record_id=record_id_of(paths, self._context.root, self._context.rules.salt),
+            record_id=record_id_of(paths, self._context.root, self._context.salt),
             fingerprint=fingerprint(file[1:4] for file in files),
             reason=reason,
             message=message,

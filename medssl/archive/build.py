@@ -9,15 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medssl.archive import datasets
 from medssl.archive._headers import Row, read_rows
-from medssl.archive.identity import hash_id, patient_of
-from medssl.archive.split import Fractions, split_of
+from medssl.archive.identity import hash_id, patient_of, split_by_shares
 from medssl.core.sample import UNKNOWN, Record, Role
 from medssl.readers._base import DEFAULT_POLICY, Found, Policy, Refused
 from medssl.readers._dispatch import group_headers
 from medssl.readers._found_json import to_json
+
+if TYPE_CHECKING:  # worker processes do without pydantic
+    from medssl.archive.split import Fractions
 
 # Longest shift of a patient's dates: a century, so that no year shines through.
 _MAX_SHIFT_DAYS = 36_525
@@ -45,8 +48,12 @@ class Context:
 
     journal: str
     root: Path
-    rules: Rules
     hints: Mapping[Path, datasets.Hint]
+    salt: bytes
+    shares: tuple[float, float]
+    seed: int
+    modality: str | None
+    policy: Policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +95,7 @@ def build_groups(
     for places in groups:
         files = [read_rows(context.journal, block)[number] for block, number, _ in places]
         numbers = {file.path: (row, file) for file, (_, _, row) in zip(files, places, strict=True)}
-        found, refused = group_headers([file.header() for file in files], context.rules.policy)
+        found, refused = group_headers([file.header() for file in files], context.policy)
         drafts += [_draft(one, numbers, context) for one in found]
         failures += [_failure(one, numbers, context) for one in refused]
         failures += [_failure(one, numbers, context) for one in _forgotten(numbers, found, refused)]
@@ -148,7 +155,7 @@ def _forgotten(
 
 def _failure(refused: Refused, numbers: _Numbers, context: Context) -> Failure:
     return Failure(
-        record_id=record_id_of(refused.files, context.root, context.rules.salt),
+        record_id=record_id_of(refused.files, context.root, context.salt),
         fingerprint=fingerprint(_stamps(refused.files, numbers)),
         reason=refused.reason,
         message=refused.message,
@@ -167,11 +174,11 @@ def _draft(found: Found, numbers: _Numbers, context: Context) -> Draft:
 
 
 def _record(found: Found, stamps: list[tuple[int, int, int]], context: Context) -> Record:
-    rules, root = context.rules, context.root
+    root, salt = context.root, context.salt
     first = Path(found.files[0])
     patient = patient_of(found, root)
     held_out = datasets.is_test_path(first.relative_to(root))
-    geometry, salt = found.geometry, rules.salt
+    geometry = found.geometry
     times_s = geometry.frame_times_s
     return Record(
         record_id=record_id_of(found.files, root, salt, found.part),
@@ -186,7 +193,7 @@ def _record(found: Found, stamps: list[tuple[int, int, int]], context: Context) 
         dtype=found.dtype,
         spacing_mm=geometry.spacing_mm,
         affine=None if geometry.affine is None else tuple(geometry.affine.ravel().tolist()),
-        split="test" if held_out else split_of(patient, rules.fractions, rules.seed),
+        split="test" if held_out else split_by_shares(patient, context.shares, context.seed),
         n_files=len(found.files),
         size_bytes=sum(size for size, _, _ in stamps),
         flags=found.flags,
@@ -227,7 +234,7 @@ def _modality(found: Found, path: Path, context: Context) -> str:
         hint = _nearest(path, context.hints)
         if hint is not None and hint.modality != UNKNOWN:
             return hint.modality
-    return context.rules.modality or UNKNOWN
+    return context.modality or UNKNOWN
 
 
 def _nearest(path: Path, hints: Mapping[Path, datasets.Hint]) -> datasets.Hint | None:

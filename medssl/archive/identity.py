@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 
 from medssl.core.runlog import write_bytes
+from medssl.core.sample import Split
 from medssl.readers._base import Found
 
 SALT_NAME = "salt"
@@ -80,3 +81,18 @@ def case_stem(path: Path) -> str:
     else:
         name = path.stem
     return _CHANNEL_SUFFIX.sub("", name)
+
+
+def split_by_shares(patient: str, shares: tuple[float, float], seed: int) -> Split:
+    """Split of a patient from a hash of the id: new patients never move old ones.
+
+    Args:
+        patient: raw id.
+        shares: of train and of val; the rest is test.
+        seed: draws another split.
+    """
+    digest = hashlib.sha256(f"{seed}:{patient}".encode("utf-8", "surrogateescape")).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    if place < shares[0]:
+        return "train"
+    return "val" if place < sum(shares) else "test"

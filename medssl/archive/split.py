@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from medssl.archive.identity import split_by_shares
 from medssl.core.config import Config
 from medssl.core.errors import ConfigError
 from medssl.core.sample import Record, Split
@@ -45,12 +45,8 @@ class Member(NamedTuple):
 
 
 def split_of(patient: str, fractions: Fractions, seed: int) -> Split:
-    """Split of a patient from a hash of the id: new patients never move old ones."""
-    digest = hashlib.sha256(f"{seed}:{patient}".encode("utf-8", "surrogateescape")).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
-    if place < fractions.train:
-        return "train"
-    return "val" if place < fractions.train + fractions.val else "test"
+    """Split of a patient, see :func:`~medssl.archive.identity.split_by_shares`."""
+    return split_by_shares(patient, (fractions.train, fractions.val), seed)
 
 
 def join(members: Iterable[Member]) -> dict[str, Split]:

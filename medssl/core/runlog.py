@@ -14,11 +14,13 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medssl import __version__
-from medssl.core.config import Config, dump_yaml
 from medssl.core.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from medssl.core.config import Config
 
 # errno of a full disk, an exceeded quota, a file larger than allowed.
 DISK_FULL_ERRNOS = {28, 122, 27}
@@ -66,6 +68,8 @@ class Run:
 
     def save_config(self, config: Config, resolved: Mapping[str, Any]) -> None:
         """Write the given values and the derived ones; path-valued fields are left out."""
+        from medssl.core.config import dump_yaml  # worker processes do without pydantic
+
         hidden = {k for k, v in config if isinstance(v, Path)}
         given = config.model_dump(mode="json", exclude_unset=True, exclude=hidden)
         full = config.model_dump(mode="json", exclude=hidden)

@@ -73,6 +73,8 @@ class LeanElements:
         self._meta = places.meta
         self._implicit = places.implicit
         self._end = places.end
+        # Sizes and bits are asked for by several rules.
+        self._numbers: dict[str, list[float] | None] = {}
 
     def has(self, keyword: str) -> bool:
         raw = _known(keyword)[0]
@@ -93,6 +95,15 @@ class LeanElements:
         return "\\".join([part.strip("\0 ") for part in text.split("\\")])
 
     def numbers(self, keyword: str, count: int | None = None) -> list[float] | None:
+        try:
+            numbers = self._numbers[keyword]
+        except KeyError:
+            numbers = self._numbers[keyword] = self._all_numbers(keyword)
+        if numbers is None or (count is not None and len(numbers) != count):
+            return None
+        return numbers
+
+    def _all_numbers(self, keyword: str) -> list[float] | None:
         vr, value = self._value(keyword)
         if not value:
             return None
@@ -102,9 +113,7 @@ class LeanElements:
             numbers = [float(one) for one in self._unpacked(vr, value)]
         else:
             raise Unusual
-        if numbers is None or (count is not None and len(numbers) != count):
-            return None
-        return numbers if all(map(math.isfinite, numbers)) else None
+        return numbers if numbers is not None and all(map(math.isfinite, numbers)) else None
 
     def bytes_at(self, tag: int) -> bytes:
         at = self._places.get(raw_tag(tag))

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # its parts load when they are used
 
 
 def fill_gaps(
@@ -28,6 +27,8 @@ def make_upright(
     x_DHW: npt.NDArray[Any], shape_DHW: tuple[int, ...], shift_px: list[float], low_px: list[int]
 ) -> npt.NDArray[np.floating[Any]]:
     """Shift slice k by ``k * shift_px`` (rows, columns), linearly; outside is the minimum."""
+    from scipy import ndimage  # slow to import, seldom needed
+
     air = x_DHW.min()
     out = np.full(shape_DHW, air, dtype=np.float32)
     rows, columns = x_DHW.shape[1:]
@@ -35,5 +36,5 @@ def make_upright(
         out[k, :rows, :columns] = plane
         offset = [k * shift - low for shift, low in zip(shift_px, low_px, strict=True)]
         # "grid-constant": the rim is interpolated towards the air around it, not cut off.
-        out[k] = scipy.ndimage.shift(out[k], offset, order=1, mode="grid-constant", cval=float(air))
+        out[k] = ndimage.shift(out[k], offset, order=1, mode="grid-constant", cval=float(air))
     return out
