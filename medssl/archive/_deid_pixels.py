@@ -126,9 +126,10 @@ def put_pixels(dataset: Any, x_CTHW: AnyArray) -> None:
 def _whole(header: FileHeader) -> Found:
     """The whole picture as one record, whatever regions the header names."""
     tags = header.tags
-    if header.format != "ultrasound" or tags["plane"]["refused"]:
-        bad = tags.get("plane", {}).get("refused") or tags.get("refused")
-        raise ReadError(*bad) if bad else refusal()
+    if header.format != "ultrasound":
+        raise refusal()
+    if tags["plane"]["refused"]:
+        raise ReadError(*tags["plane"]["refused"])
     channels = 1 if tags["photometric"].startswith("MONOCHROME") else 3
     # No 2D region: the reader would blacken it by a sector of its own.
     region = whole_picture(tags["rows"], tags["columns"], None) | {"kind": ""}
