@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+from pydicom.uid import UID
 
 from medssl.core.errors import ReadError
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
@@ -90,9 +91,7 @@ def _described(
         if sop_class.startswith(prefix):
             return FileHeader(path=where, format="dicom", tags={}, ignored=kind)
     if not elements.has("Rows") or not elements.has("Columns"):
-        if not sop_class:
-            raise ReadError("not_dicom", "no SOP class and no image", where=where)
-        return FileHeader(path=where, format="dicom", tags={}, ignored="dicom_other")
+        return _without_image(elements, sop_class, where)
     tags, reader = tags_of(elements), "dicom"
     native = is_uncompressed(tags["syntax"]) and tags["syntax"] != DEFLATED
     wrong = length_refusal(elements, pixels, size, native=native)
@@ -109,6 +108,16 @@ def _described(
     # Some anonymisers delete the series id: then what lies in one folder is one series.
     series = tags["series"] or str(path.parent)
     return FileHeader(path=where, format=reader, tags=tags, key=f"{tags['study']}/{series}")
+
+
+def _without_image(elements: Elements, sop_class: str, where: str) -> FileHeader:
+    if not sop_class:
+        raise ReadError("not_dicom", "no SOP class and no image", where=where)
+    classes = (sop_class, elements.text("MediaStorageSOPClassUID"))
+    if any("Image Storage" in UID(one).name for one in classes):
+        what = "an image without rows and columns: the header breaks off"
+        raise ReadError("broken_header", what, where=where)
+    return FileHeader(path=where, format="dicom", tags={}, ignored="dicom_other")
 
 
 def group(

@@ -6,6 +6,7 @@ With ``folders: clips`` numbered pictures of a folder are clips (C, T, H, W), se
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ from medssl.readers._image_folder import clips_of
 from medssl.readers._source import open_source, size_of
 
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
+# What Pillow's plugins raise on broken files.
+_PILLOW_ERRORS: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFError)
+_PILLOW_ERRORS += (TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 # Stored mode -> mode read, channels, dtype. Palettes and bit masks are expanded, alpha is kept.
 _MODES = {
@@ -127,7 +131,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise ReadError("not_image", "the content is no PNG, JPEG or TIFF", where=where) from None
     except Image.DecompressionBombError:
         raise ReadError("too_large", "the image has too many pixels", where=where) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except _PILLOW_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = "truncated" if "truncated" in str(error).lower() else "corrupt"

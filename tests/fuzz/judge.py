@@ -21,6 +21,7 @@ from PIL import Image
 from medssl.core.errors import ReadError, ResourceError
 from medssl.core.geometry import corners_mm
 from medssl.readers._dispatch import group_headers, load, read_header, walk
+from medssl.readers._label_grid import labels_on_grid
 
 _SIZES = {"short": 2, "MET_SHORT": 2, "MET_CHAR": 1, "MET_UCHAR": 1, "MET_INT": 4, "MET_FLOAT": 4}
 _TRANSFER_RAW = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
@@ -56,7 +57,7 @@ def read_all(folder, *, judged=True):
     outcome.lost = sorted(set(files) - done)
     for one in found:
         try:
-            array = load(one)
+            array = _loaded(one, found)
         except (ReadError, ResourceError) as error:
             outcome.reasons.append(getattr(error, "reason", "too_large"))
             continue
@@ -65,6 +66,17 @@ def read_all(folder, *, judged=True):
             outcome.wrong += contradictions(one, array)
     outcome.records.sort(key=lambda r: (r["files"], r["part"]))
     return outcome
+
+
+def _loaded(one, found):
+    """The voxels; contours are drawn on the first volume beside them."""
+    if one.options.get("kind") != "rtstruct":
+        return load(one)
+    volumes = [other for other in found if other.format == "dicom" and other.role == "image"]
+    if not volumes:
+        return load(one)
+    grid = volumes[0]
+    return labels_on_grid(one, grid.geometry, grid.shape[1:]).labels_DHW[None]
 
 
 def changes(original, outcome):
@@ -77,6 +89,8 @@ def changes(original, outcome):
 
 def contradictions(found, array):
     """Why this accepted read cannot be right."""
+    if found.options.get("kind") == "rtstruct":
+        return [f"labels: {why}" for why in _applied(_label_values, found, array)]
     rules = [_shape, _geometry, _times]
     rules += {
         "nifti": [_nifti],

@@ -53,6 +53,9 @@ def mutation(files, rng):
         if not names:
             break
         name = str(rng.choice(names))
+        drawn = [one for one in names if one in {"seg.dcm", "rt.dcm"}]
+        if drawn and rng.random() < 0.7:
+            name = drawn[0]  # the rest is only there to be referred to
         edits.append(_random_edit(apply(files, edits), name, rng))
     return edits
 

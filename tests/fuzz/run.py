@@ -36,14 +36,21 @@ def case(reader, number, seed):
     return name, mutation(seeds_of(reader)[name], rng)
 
 
+def run_folder(folder, files):
+    """What becomes of these files in a folder."""
+    from tests.fuzz.judge import read_all
+
+    write(folder, files)
+    return read_all(Path(folder))
+
+
 def run_one(files, original):
     """Outcome of one mutated folder as a JSON-able line."""
-    from tests.fuzz.judge import changes, read_all
+    from tests.fuzz.judge import changes
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        write(folder, files)
-        outcome = read_all(Path(folder))
+        outcome = run_folder(folder, files)
     seconds = time.perf_counter() - started
     changed = changes(original, outcome)
     if not outcome.records:
@@ -62,13 +69,10 @@ def run_one(files, original):
 
 def serve(reader, start, n, seed):
     """The child: one JSON line per mutation."""
-    from tests.fuzz.judge import read_all
-
     originals = {}
     for name, files in seeds_of(reader).items():
         with tempfile.TemporaryDirectory() as folder:
-            write(folder, files)
-            originals[name] = read_all(Path(folder))
+            originals[name] = run_folder(folder, files)
             assert originals[name].records, (reader, name, originals[name])
             assert not originals[name].wrong, (reader, name, originals[name].wrong)
             assert not originals[name].lost, (reader, name, originals[name].lost)
@@ -103,7 +107,7 @@ def lines(reader, n, seed):
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.run", *arguments, "--start", str(start)],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if start < 0 else None,
+            stderr=subprocess.DEVNULL,
         )
         watch = selectors.DefaultSelector()
         watch.register(child.stdout, selectors.EVENT_READ)
