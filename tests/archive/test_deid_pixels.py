@@ -20,6 +20,7 @@ from medssl.readers._dispatch import group_headers, read_header, sample
 from tests.scans import blob_hu, oblique, save_dicom
 from tests.us_dicom import BANNER, SHAPE, banner_cine, drawn, save_us, true_fan
 
+BURNED_IN = {"BurnedInAnnotation": "YES"}
 PET = "1.2.840.10008.5.1.4.1.1.128"
 SCREEN = "1.2.840.10008.5.1.4.1.1.7"
 RADIOGRAPH = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -118,7 +119,7 @@ def test_medssl_reads_the_copy_as_the_same_clip(tmp_path):
         (banner_cine(2), {"sop_class": SCREEN, "Modality": "OT"}),
         (banner_cine(2), {"sop_class": SCREEN, "Modality": "CT"}),
         (banner_cine(2), {"Modality": "ES"}),
-        (banner_cine(2)[..., :1], {"Modality": "CT", "BurnedInAnnotation": "YES", "sop_class": PET}),
+        (banner_cine(1)[..., :1], {"Modality": "CT", "sop_class": PET, **BURNED_IN}),
         (banner_cine(2), {"Modality": "CT"}),
         (banner_cine(2), {"Modality": "CT", "sop_class": PET}),
         (banner_cine(3, moving=False), {}),
