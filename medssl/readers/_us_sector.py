@@ -18,12 +18,16 @@ Mask = npt.NDArray[np.bool_]
 
 SAMPLED_FRAMES = 16
 # Grey levels (of 255) that noise of lossy compression stays below.
-_CHANGE = 12
-_BRIGHT = 10
+_CHANGE = 6
+_BRIGHT = 6
+# Shadows may divide a sector; a region takes at least this share of the image, a word does not.
+_MIN_BLOB = 0.01
 # A sector takes at least this share of the image; less is a logo or a small overlay.
 _MIN_AREA = 0.05
 # Share of its own outline that a sector fills; scattered overlays fill less.
-_MIN_SOLIDITY = 0.75
+_MIN_SOLIDITY = 0.6
+# The arc of a curved probe dips by at most this share of the image's height.
+_MAX_ARC = 0.12
 # Where less than this share of the bright picture changes, the cine hardly moves; so few frames
 # do not tell.
 _MOVING = 0.4
@@ -49,8 +53,8 @@ def sector_mask(clip_CTHW: AnyArray) -> Mask | None:
     """
     grey_THW = _grey_levels(clip_CTHW)
     still_HW = grey_THW.mean(axis=0)
-    bright = _largest_blob(np.abs(still_HW - _background(still_HW)) > _BRIGHT)
-    moving = _largest_blob(np.ptp(grey_THW, axis=0) > _CHANGE)
+    bright = _blobs(np.abs(still_HW - _background(still_HW)) > _BRIGHT)
+    moving = _blobs(np.ptp(grey_THW, axis=0) > _CHANGE)
     if not moving.any():
         return _outline(bright)
     hardly = len(grey_THW) < _FEW or moving.sum() < _MOVING * bright.sum()
@@ -92,33 +96,31 @@ def _full_scale(clip: AnyArray) -> float:
     return 255.0 if clip.dtype == np.uint8 else max(float(clip.max()), 1.0)
 
 
-def _largest_blob(pixels: Mask) -> Mask:
-    """The largest connected region where most pixels of a neighbourhood are set, filled."""
+def _blobs(pixels: Mask) -> Mask:
+    """Regions where most pixels of a neighbourhood are set, the large ones, filled."""
     width = 2 * round(0.012 * min(pixels.shape)) + 3
     dense = scipy.ndimage.uniform_filter(pixels.astype(np.float32), width, mode="nearest") > 0.5
-    labels, n = scipy.ndimage.label(dense)
-    if n == 0:
-        return dense
-    sizes = np.bincount(labels.ravel())[1:]
-    return np.asarray(
-        scipy.ndimage.binary_fill_holes(labels == 1 + int(np.argmax(sizes))), dtype=bool
-    )
+    labels, _ = scipy.ndimage.label(dense)
+    sizes = np.bincount(labels.ravel())
+    large = sizes >= _MIN_BLOB * pixels.size
+    large[0] = False
+    return np.asarray(scipy.ndimage.binary_fill_holes(large[labels]), dtype=bool)
 
 
 def _outline(blob: Mask) -> Mask | None:
-    """The blob's convex hull below its upper edge, which a curved probe makes concave."""
+    """The convex hull, without what lies above the arc of a curved probe."""
     if blob.sum() < _MIN_AREA * blob.size:
         return None
     hull = _convex_hull(blob)
-    if hull is None:
+    if hull is None or blob.sum() < _MIN_SOLIDITY * hull.sum():
         return None
-    columns = blob.any(axis=0)
-    first = np.where(columns, blob.argmax(axis=0), blob.shape[0])
-    width = 2 * round(0.02 * blob.shape[1]) + 1
-    upper = scipy.ndimage.minimum_filter1d(first, width, mode="nearest")
-    rows = np.arange(blob.shape[0])[:, None]
-    mask = hull & (rows >= upper)
-    return mask if blob.sum() >= _MIN_SOLIDITY * mask.sum() else None
+    height, n_columns = blob.shape
+    first = np.where(blob.any(axis=0), blob.argmax(axis=0), height)
+    width = 2 * round(0.02 * n_columns) + 1
+    arc = scipy.ndimage.minimum_filter1d(first, width, mode="nearest")
+    # Deeper than any arc: a shadow at the edge.
+    arc[arc - hull.argmax(axis=0) > _MAX_ARC * height] = 0
+    return np.asarray(hull & (np.arange(height)[:, None] >= arc), dtype=bool)
 
 
 def _convex_hull(blob: Mask) -> Mask | None:
