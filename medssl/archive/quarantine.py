@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -57,6 +58,11 @@ class Ledger:
             for key, entry in self._entries.items()
             if entry.stage != stage or (entry.record_id, entry.hash) in marks
         }
+
+    def drop(self, entries: Iterable[Entry]) -> None:
+        """Forget entries: the next run of their stage tries again."""
+        for one in entries:
+            self._entries.pop((one.record_id, one.stage, one.reason), None)
 
     def entries(self) -> list[Entry]:
         """All entries, oldest first."""

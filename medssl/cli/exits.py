@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import errno
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
+
+import typer
 
 from medssl.core.errors import InterruptedRunError, MedsslError, ResourceError, UsageError
 from medssl.core.runlog import DISK_FULL_ERRNOS
 
 LOG_NAME = "error.log"
+
+
+def exit_with(work: Callable[[], int], *, out: Path | None, debug: bool) -> NoReturn:
+    """Do the work of a command and end the process; every error becomes an exit code."""
+    try:
+        code = work()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the border of the process
+        write_log(error, out)
+        if debug:
+            traceback.print_exception(error)
+        typer.echo(one_line(error), err=True)
+        code = exit_code(error)
+    raise typer.Exit(code)
 
 
 def exit_code(error: BaseException) -> int:

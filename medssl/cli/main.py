@@ -7,7 +7,6 @@ called in the stage's config too.
 from __future__ import annotations
 
 import json
-import traceback
 import warnings
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from medssl import __version__
+from medssl.cli import quarantine
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +24,8 @@ app = typer.Typer(
     help="Self-supervised pretraining and few-label fine-tuning on medical archives. "
     "Every stage also takes --config NAME|PATH and key=value words.",
 )
+
+app.add_typer(quarantine.app, name="quarantine")
 
 
 def main() -> None:
@@ -80,7 +82,10 @@ def _stage(stage: str, about: str, *options: Parameter) -> None:
     """Register a command that runs ``medssl.stages.<stage>``."""
 
     def command(**given: Any) -> None:
-        _run(stage, given)
+        from medssl.cli.exits import exit_with
+
+        debug, out = given.pop("debug"), given["out"]
+        exit_with(lambda: _call(stage, given), out=out, debug=debug)
 
     lead = [ARCHIVE, WORDS] if ARCHIVE in options else [WORDS]
     rest = [option for option in options if option is not ARCHIVE]
@@ -176,6 +181,26 @@ def info(
     typer.echo(stage.as_markdown() if as_markdown else stage.as_text(), nl=False)
 
 
+@app.command()
+def doctor(
+    archive: Annotated[Path, typer.Argument(help="Folder of scans.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the page.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON only.")] = False,
+    samples: Annotated[int, typer.Option(help="Records to decode for a look.")] = 24,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier page.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback.")] = False,
+) -> None:
+    """Say what an archive holds and what is wrong with it, before anything else runs."""
+    from medssl.cli.exits import exit_with
+
+    values = {"archive": archive, "out": out, "samples": samples, "overwrite": overwrite}
+    hidden = {"quiet": quiet or as_json}
+    exit_with(lambda: _doctor(values | hidden, as_json=as_json), out=out, debug=debug)
+
+
 @app.callback(invoke_without_command=True)
 def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -185,20 +210,20 @@ def _version(
         raise typer.Exit
 
 
-def _run(stage: str, given: dict[str, Any]) -> None:
-    """Call one stage; every error becomes an exit code."""
-    from medssl.cli.exits import exit_code, one_line, write_log
+def _doctor(values: dict[str, Any], *, as_json: bool) -> int:
+    from rich.console import Console
 
-    debug = given.pop("debug")
-    try:
-        code = _call(stage, given)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the border of the process
-        write_log(error, given["out"])
-        if debug:
-            traceback.print_exception(error)
-        typer.echo(one_line(error), err=True)
-        code = exit_code(error)
-    raise typer.Exit(code)
+    from medssl.stages import run_stage
+    from medssl.stages._doctor_page import show
+
+    run = run_stage("doctor", None, values)
+    if as_json:
+        typer.echo(json.dumps(run.result, indent=1))
+    elif not values["quiet"]:
+        show(run.result, Console())
+        if values["out"] is not None:
+            typer.echo(f"page: {run.out / 'doctor.html'}")
+    return run.exit_code
 
 
 def _call(stage: str, given: dict[str, Any]) -> int:
