@@ -150,7 +150,7 @@ class Frames:
         if is_uncompressed(self._syntax):
             check_length(self._format, self._pixels, source.size)
             return
-        self._plugin = _plugin(self._syntax, self._format.bits_stored)
+        self._plugin = plugin_for(self._syntax, self._format.bits_stored)
         if self._pixels.length is not None:
             raise ReadError("corrupt_pixels", "compressed pixel data of defined length")
         self._fragments = frame_fragments(source.file, self._pixels.offset, self.n, source.dataset)
@@ -277,8 +277,12 @@ def _check_stream(stream: bytes, wanted: PixelFormat) -> str:
     return header.colour
 
 
-def _plugin(syntax: str, bits_stored: int) -> str:
-    """Name of the plugin for a compressed syntax."""
+def plugin_for(syntax: str, bits_stored: int) -> str:
+    """Name of the plugin for a compressed syntax.
+
+    Raises:
+        ReadError: ``no_decoder:<uid>``, without the uid if it is none of the standard.
+    """
     if syntax == _DEFLATED_FRAME:
         return ""
     plugin = _PLUGIN.get(syntax, "")

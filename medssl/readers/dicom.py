@@ -21,7 +21,7 @@ from medssl.readers._dicom_lean import lean_elements
 from medssl.readers._dicom_length import length_refusal
 from medssl.readers._dicom_mosaic import add_tiles, is_mosaic
 from medssl.readers._dicom_open import DEFLATED, PARSE_ERRORS, PixelElement, is_bare, opened
-from medssl.readers._dicom_pixels import is_uncompressed, pixel_refusal
+from medssl.readers._dicom_pixels import is_uncompressed, pixel_refusal, plugin_for
 from medssl.readers._dicom_places import Unusual
 from medssl.readers._dicom_plane import is_plane, load_plane, plane_tags, planes_found
 from medssl.readers._dicom_slices import bad_geometry, slices_of
@@ -72,7 +72,10 @@ def header(path: Path) -> FileHeader:
     try:
         with opened(path) as source:
             return _described(PydicomElements(source.dataset), path, size, source.pixels)
-    except PARSE_ERRORS as error:
+    except (*PARSE_ERRORS, OSError) as error:
+        # pydicom raises OSError too where a sequence ends early; the system's has a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         what = f"the DICOM header is broken ({type(error).__name__})"
         raise ReadError("broken_header", what, where=where) from None
 
@@ -95,9 +98,11 @@ def _described(
     tags, reader = tags_of(elements), "dicom"
     native = is_uncompressed(tags["syntax"]) and tags["syntax"] != DEFLATED
     wrong = length_refusal(elements, pixels, size, native=native)
+    video = is_plane(tags) and is_video(tags["syntax"])
+    wrong = wrong or (None if video else _no_decoder(tags))
     if is_plane(tags):
         tags["plane"] = plane_tags(elements, tags, size)
-        if is_video(tags["syntax"]):
+        if video:
             add_video(elements, tags, path)
         tags["plane"]["refused"] = tags["plane"]["refused"] or wrong
         if tags["modality"] in ULTRASOUND:
@@ -118,6 +123,15 @@ def _without_image(elements: Elements, sop_class: str, where: str) -> FileHeader
         what = "an image without rows and columns: the header breaks off"
         raise ReadError("broken_header", what, where=where)
     return FileHeader(path=where, format="dicom", tags={}, ignored="dicom_other")
+
+
+def _no_decoder(tags: dict[str, Any]) -> tuple[str, str] | None:
+    try:
+        if not is_uncompressed(tags["syntax"]):
+            plugin_for(tags["syntax"], tags["bits_stored"])
+    except ReadError as error:
+        return error.reason, f"{error.what}; {error.fix}"
+    return None
 
 
 def group(
