@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -122,35 +123,53 @@ def _memory(folder: Path, files: int) -> list[list[str]]:
 
 def write_archive(folder: Path, series: int, *, sequences: bool = False) -> None:
     """Series of 200 slices each; the bytes of one header with ids and positions replaced."""
-    marks = (_PATIENT % 0, _STUDY % 0, _SERIES % 0, _OBJECT % 0, _POSITION % 0)
-    pattern = _template(marks, sequences=sequences)
-    old = [mark.encode() for mark in marks]
+    pattern = _template(sequences=sequences)
     for s in range(series):
         place = folder / f"series{s:04d}"
         place.mkdir(parents=True)
         for k in range(SLICES):
-            new = (_PATIENT % (s // 4), _STUDY % (s // 4), _SERIES % s)
-            new += (_OBJECT % (s * SLICES + k), _POSITION % (2.0 * k))
             content = pattern
-            for before, after in zip(old, new, strict=True):
-                content = content.replace(before, after.encode())
+            for old, new in zip(_values(0, 0), _values(s, k), strict=True):
+                content = content.replace(old, new)
             (place / f"IM{k:05d}.dcm").write_bytes(content)
 
 
-def _template(marks: tuple[str, ...], *, sequences: bool) -> bytes:
+def _values(series: int, k: int) -> list[bytes]:
+    """What tells one file from another; positions and numbers are as long as they are."""
+    position = -75.0 + 2.5 * k
+    ids = (_PATIENT, series // 4), (_STUDY, series // 4), (_SERIES, series)
+    return [
+        *((pattern % number).encode() for pattern, number in ids),
+        (_OBJECT % (series * SLICES + k)).encode(),
+        _element(0x0020, 0x0032, b"DS", f"-158.1\\-179\\{position}"),
+        _element(0x0020, 0x0013, b"IS", str(k + 1)),
+        _element(0x0020, 0x1041, b"DS", str(position)),
+    ]
+
+
+def _element(group: int, element: int, vr: bytes, text: str) -> bytes:
+    value = text.encode() + b" " * (len(text) % 2)
+    return struct.pack("<HH2sH", group, element, vr, len(value)) + value
+
+
+def _template(*, sequences: bool) -> bytes:
     with warnings.catch_warnings(), config.disable_value_validation():
         warnings.simplefilter("ignore")
         dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
-        dataset.PatientID, dataset.StudyInstanceUID, dataset.SeriesInstanceUID = marks[:3]
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = marks[3]
-        dataset.ImagePositionPatient = marks[4]
+        dataset.PatientID, dataset.StudyInstanceUID = _PATIENT % 0, _STUDY % 0
+        dataset.SeriesInstanceUID, dataset.SOPInstanceUID = _SERIES % 0, _OBJECT % 0
+        dataset.file_meta.MediaStorageSOPInstanceUID = _OBJECT % 0
+        dataset.ImagePositionPatient, dataset.InstanceNumber = "-158.1\\-179\\-75.0", "1"
+        dataset.SliceLocation = "-75.0"
         if sequences:
             for keyword in ("RequestAttributesSequence", "ReferencedStudySequence",
                             "ProcedureCodeSequence", "ReferencedImageSequence"):  # fmt: skip
                 setattr(dataset, keyword, Sequence([_nested(3), _nested(3), _nested(3)]))
                 dataset[keyword].is_undefined_length = True
         dataset.save_as(buffer := io.BytesIO(), enforce_file_format=True)
-    return buffer.getvalue()
+    content = buffer.getvalue()
+    assert all(one in content for one in _values(0, 0))
+    return content
 
 
 def _nested(depth: int) -> Dataset:

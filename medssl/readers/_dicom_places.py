@@ -12,11 +12,15 @@ from functools import cache
 
 from pydicom.datadict import dictionary_VR
 
+from medssl.readers._dicom_layout import Layout, worth_it
+
 _IMPLICIT = "1.2.840.10008.1.2"
 _EXPLICIT = re.compile(r"1\.2\.840\.10008\.1\.2\.(1|4\.\d+|5)")
 _PREAMBLE = 132
 UNDEFINED = 0xFFFFFFFF
 _MAX_DEPTH = 16
+# Marks a header with a sequence of undefined length: its places cannot be guessed.
+_UNDEFINED_SEQUENCE = -1
 _FIRST_GROUP = 8
 
 # VRs with 2 and with 4 bytes of length, PS3.5 table 7.1-1 and 7.1-2.
@@ -89,11 +93,7 @@ def find_places(data: bytes, *, whole: bool) -> Places:
         implicit = data[4:6] not in SHORT_VRS and data[4:6] not in LONG_VRS
     else:
         raise Unusual
-    # One look-up finds the pixels and tags that come twice.
-    elements = dict.fromkeys(_STOP, 0)
-    end = _place_implicit(data, at, elements) if implicit else _place(data, at, elements)
-    for raw in _STOP:
-        del elements[raw]
+    elements, end = _place_implicit(data, at) if implicit else _guessed_or_placed(data, at)
     if end == len(data) and not whole:
         raise Short
     # A command set before the data, or a delimiter between its elements.
@@ -125,17 +125,38 @@ def _read_meta(data: bytes, meta: dict[int, int]) -> int:
     return at
 
 
-def _place(data: bytes, at: int, places: dict[int, int]) -> int:
-    """Note the place of every explicit element before the pixels; returns where they start."""
+_Elements = tuple[dict[int, int], int]
+# The layout of the header before this one, most likely a slice of the same series.
+_last: Layout | None = None
+
+
+def _guessed_or_placed(data: bytes, at: int) -> _Elements:
+    """Explicit elements before the pixels, and where those start."""
+    global _last  # noqa: PLW0603 - a guess; it is checked
+    guess = _last.places(data, at) if _last is not None else None
+    if guess is not None:
+        return guess
+    long: list[int] = []
+    elements, end = _place(data, at, long)
+    if worth_it(elements) and end + 8 <= len(data) and _UNDEFINED_SEQUENCE not in long:
+        _last = Layout(data, elements, end, long)
+    return elements, end
+
+
+def _place(data: bytes, at: int, long: list[int]) -> _Elements:
+    """Walk; notes the indices of elements with 4 bytes of length."""
+    # One look-up finds the pixels and tags that come twice.
+    places = dict.fromkeys(_STOP, 0)
     end = len(data)
     while at < end:
         raw, vr, length = header_at(data, at)
         if raw in places:
-            return _stopped(raw, at)
+            return _stopped(places, raw, at)
         places[raw] = at
         if vr in SHORT_VRS:
             at += 8
         elif vr in LONG_VRS:
+            long.append(len(places) - len(_STOP) - 1)
             length = _one(data, at + 8)[0]
             at += 12
         else:
@@ -143,18 +164,20 @@ def _place(data: bytes, at: int, places: dict[int, int]) -> int:
         if not length & 1:
             at += length
         elif length == UNDEFINED and vr == b"SQ":
+            long.append(_UNDEFINED_SEQUENCE)
             at = _past_sequence(data, at, implicit=False, depth=0)
         else:
             raise Unusual
-    return _checked_end(at, end)
+    return _checked_end(places, at, end)
 
 
-def _place_implicit(data: bytes, at: int, places: dict[int, int]) -> int:
+def _place_implicit(data: bytes, at: int) -> _Elements:
+    places = dict.fromkeys(_STOP, 0)
     end = len(data)
     while at < end:
         raw, length = _two(data, at)
         if raw in places:
-            return _stopped(raw, at)
+            return _stopped(places, raw, at)
         places[raw] = at
         at += 8
         if not length & 1:
@@ -163,19 +186,23 @@ def _place_implicit(data: bytes, at: int, places: dict[int, int]) -> int:
             at = _past_sequence(data, at, implicit=True, depth=0)
         else:
             raise Unusual
-    return _checked_end(at, end)
+    return _checked_end(places, at, end)
 
 
-def _stopped(raw: int, at: int) -> int:
+def _stopped(places: dict[int, int], raw: int, at: int) -> _Elements:
     if raw not in _STOP:
         raise Unusual  # the same tag twice
-    return at
+    for stop in _STOP:
+        del places[stop]
+    return places, at
 
 
-def _checked_end(at: int, end: int) -> int:
+def _checked_end(places: dict[int, int], at: int, end: int) -> _Elements:
     if at > end:
         raise Short
-    return at
+    for stop in _STOP:
+        del places[stop]
+    return places, at
 
 
 def _past_sequence(data: bytes, at: int, *, implicit: bool, depth: int) -> int:

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from medssl.readers import _dicom_places
 from medssl.readers._dicom_lean import lean_elements
 from medssl.readers._dicom_places import Unusual
 from medssl.readers._dicom_tags import PydicomElements, tags_of
@@ -221,3 +222,36 @@ def test_a_long_header_is_read_on():
     assert lean_tags(content) == pydicom_tags(content)
     dataset.add_new(0x00091001, "OB", bytes(2**21))
     assert lean_tags(encoded(dataset)) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_guess_from_the_last_header_is_as_exact_as_a_walk(data):
+    headers = []
+    for _ in range(4):
+        dataset = ct()
+        for keyword in ("PatientID", "ImageType", "InstanceNumber", "StudyDate", "SliceLocation"):
+            text = data.draw(st.sampled_from(["1", "12", "1234", "1234567"]))
+            setattr(dataset, keyword, text)
+        for keyword in data.draw(st.sets(st.sampled_from(["KVP", "StationName", "PatientSex"]))):
+            del dataset[keyword]
+        dataset.add_new(0x00091001, "OB", bytes(data.draw(st.sampled_from([2, 4]))))
+        headers.append(encoded(dataset))
+    for content in headers:
+        guessed = _dicom_places.find_places(content, whole=True)
+        _dicom_places._last = None
+        walked = _dicom_places.find_places(content, whole=True)
+        assert (guessed.elements, guessed.end) == (walked.elements, walked.end)
+
+
+def test_slices_of_a_series_are_guessed(monkeypatch):
+    slices = []
+    for k in range(8, 12):
+        dataset = ct()
+        dataset.InstanceNumber, dataset.SOPInstanceUID = k, f"1.2.3.{k}"
+        dataset.ImagePositionPatient = [0, 0, k * 1.25]
+        slices.append(encoded(dataset))
+    _dicom_places.find_places(slices[0], whole=True)
+    monkeypatch.setattr(_dicom_places, "_place", pytest.fail)
+    for content in slices[1:]:
+        assert lean_tags(content) == pydicom_tags(content)
