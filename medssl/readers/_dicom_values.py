@@ -54,8 +54,8 @@ class PixelFormat:
         return cls(
             rows=whole(elements, "Rows") or 0,
             columns=whole(elements, "Columns") or 0,
-            frames=whole(elements, "NumberOfFrames") or 1,
-            samples=whole(elements, "SamplesPerPixel") or 1,
+            frames=_stated(elements, "NumberOfFrames"),
+            samples=_stated(elements, "SamplesPerPixel"),
             photometric=elements.text("PhotometricInterpretation"),
             bits_allocated=allocated,
             bits_stored=stored,
@@ -129,6 +129,11 @@ class PixelFormat:
             options["bits_stored"] = self.bits_stored
             options["pixel_representation"] = int(self.signed)
         return options
+
+
+def _stated(elements: Elements, keyword: str) -> int:
+    """The number; 1 where nothing is stated, 0 (which is refused) for what is no number."""
+    return (whole(elements, keyword) or 0) if elements.text(keyword) else 1
 
 
 def value_dtype(tags: dict[str, Any]) -> str:

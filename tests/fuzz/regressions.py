@@ -44,6 +44,13 @@ REGRESSIONS = [
         "broken_header",
     ),
     (
+        "two numbers of frames were read as one frame",
+        "dicom",
+        "jpeg_ls",
+        [("tag", "1.dcm", "NumberOfFrames", "1\\2")],
+        "bad_pixel_format",
+    ),
+    (
         "number with the length of a text escaped pydicom",
         "ultrasound",
         "region",
