@@ -9,38 +9,7 @@ import pytest
 from medssl.readers import video
 from medssl.readers._base import Policy
 from medssl.readers._dispatch import group_headers, sample
-from tests.readers.video_files import STEP, TICK, encode, numbers_of
-
-OPEN_GOP = {"x264-params": "open-gop=1:keyint=12:min-keyint=12:scenecut=0:bframes=3:b-adapt=0"}
-UNEVEN = np.cumsum(np.random.default_rng(0).integers(1500, 9000, 60))
-KINDS = {
-    "gop12.mp4": {},
-    "gop250.mp4": {"gop": 250},
-    "b_frames.mp4": {"b_frames": 3},
-    "b_frames.mkv": {"b_frames": 3},
-    "uneven.mp4": {"times": UNEVEN, "b_frames": 2},
-    "uneven.mkv": {"times": UNEVEN, "b_frames": 2},
-    "open_gop.mp4": {"options": OPEN_GOP},
-    "open_gop.mkv": {"options": OPEN_GOP},
-    "intra_refresh.mp4": {"options": {"x264-params": "intra-refresh=1:keyint=12"}},
-    "h264.avi": {"b_frames": 2},
-    "h264.ts": {"b_frames": 2},
-    "h265.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none:keyint=12"}},
-    "h265_b.mp4": {"codec": "libx265", "b_frames": 3, "options": {"x265-params": "log-level=none"}},
-    "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
-    "mjpeg.mov": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
-    "mpeg4.avi": {"codec": "mpeg4"},
-    "mpeg4_b.avi": {"codec": "mpeg4", "b_frames": 2},
-    "mpeg4_b.mp4": {"codec": "mpeg4", "b_frames": 2},
-    "mpeg2.ts": {"codec": "mpeg2video", "b_frames": 2},
-    "mpeg2.mpg": {"codec": "mpeg2video", "b_frames": 2},
-    "mpeg1.mpeg": {"codec": "mpeg1video"},
-    "vp9.mkv": {"codec": "libvpx-vp9"},
-    "vp8.webm": {"codec": "libvpx"},
-    "ffv1.mkv": {"codec": "ffv1"},
-    "wmv2.wmv": {"codec": "wmv2"},
-    "animated.gif": {"codec": "gif", "pix_fmt": "rgb8"},
-}
+from pipelines._video_files import KINDS, TICK_S, UNEVEN, encode, numbers_of, trim
 
 
 def clip_of(path, **policy):
@@ -82,7 +51,7 @@ def test_a_steady_rate_gives_steady_times(made, kind):
 @pytest.mark.parametrize(("kind", "rounding_s"), [("uneven.mp4", 1e-9), ("uneven.mkv", 1e-3)])
 def test_uneven_times_are_those_given_to_the_encoder(made, kind, rounding_s):
     clip, _ = clip_of(made(kind))
-    expected = (UNEVEN - UNEVEN[0]) * float(TICK)
+    expected = (np.array(UNEVEN) - UNEVEN[0]) * float(TICK_S)
     np.testing.assert_allclose(clip.frame_times_s, expected, atol=rounding_s)
 
 
@@ -116,17 +85,8 @@ def test_another_library_gives_identical_frames_or_is_refused(made, kind, backen
 @pytest.fixture
 def trimmed(made, tmp_path):
     """An mp4 whose edit list hides the first five frames, as cutting without encoding does."""
-    import av
-
-    path = tmp_path / "trimmed.mp4"
-    with av.open(made("b_frames.mp4")) as source, av.open(path, "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.pts, packet.dts = packet.pts - 5 * STEP, packet.dts - 5 * STEP
-                packet.stream = stream
-                target.mux(packet)
-    return path
+    trim(made("b_frames.mp4"), tmp_path / "trimmed.mp4", 5)
+    return tmp_path / "trimmed.mp4"
 
 
 @pytest.mark.parametrize("backend", ["pyav", "decord", "torchcodec"])

@@ -7,7 +7,7 @@ from medssl.core.errors import MedsslError, ReadError
 from medssl.core.sample import BYTE_CAP
 from medssl.readers import video
 from medssl.readers._dispatch import group_headers, read_header, sample
-from tests.readers.video_files import WIDTH, encode, encoded, numbers_of
+from pipelines._video_files import WIDTH, encode, encoded, numbers_of
 
 
 def clip_of(path):

@@ -10,7 +10,7 @@ from pydicom.uid import generate_uid
 from medssl.core.errors import ReadError
 from medssl.readers import dicom
 from medssl.readers._dispatch import group_headers, sample
-from tests.readers.video_files import HEIGHT, WIDTH, encoded, numbers_of
+from pipelines._video_files import HEIGHT, WIDTH, encoded, numbers_of
 
 ENDOSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.1.1"
 MPEG2, H264, HEVC = (f"1.2.840.10008.1.2.4.10{n}" for n in (0, 2, 7))
