@@ -1,14 +1,17 @@
-"""Labelled data sets: Medical Segmentation Decathlon, nnU-Net raw, or a CSV table.
+"""Labelled data sets: Medical Segmentation Decathlon, nnU-Net raw, a CSV table, or plain DICOM.
 
 - MSD: ``dataset.json`` with ``modality`` and ``training``; several channels are a 4D file.
 - nnU-Net: ``dataset.json`` with ``channel_names``; one file ``<case>_0000<ending>`` per channel.
 - CSV: columns ``image,label[,patient,split]``, paths relative to the table; an image may be the
-  folder of a DICOM series. Label values are those that occur, named ``label_<value>``.
+  folder of a DICOM series, a label any label map, DICOM SEG or RTSTRUCT. Values are those that
+  occur, named ``label_<value>``; segments and structures are numbered from 1 by name, sorted.
+- DICOM: a folder of series with SEG or RTSTRUCT objects, see :mod:`medssl.archive._dicom_pairs`.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -18,12 +21,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medssl.archive._label_checks import MAX_LABEL, check_grid, label_values, whole_values
+from medssl.archive._dicom_pairs import pair_dicom
+from medssl.archive._label_checks import check_grid, check_space, check_values
+from medssl.archive._label_names import MAX_LABEL, labels_in, numbered
 from medssl.archive.datasets import FILE_NAME, channel_names, modality_of, read_json
 from medssl.archive.identity import case_stem
 from medssl.core.errors import ReadError, UsageError
 from medssl.core.geometry import Geometry
-from medssl.readers._read import read
+from medssl.readers._base import Found
+from medssl.readers._dispatch import sample
+from medssl.readers._read import record
+from medssl.readers.labels import LabelMap, drawn_names, label_record, labels_on_grid
 
 _SPLITS = {"train", "val", "test"}
 
@@ -38,6 +46,7 @@ class Case:
         label: label map on the grid of the images.
         patient: raw patient id; cases of one patient stay together.
         split: ``train``, ``val``, ``test``, or ``None`` where the data set does not say.
+        record: the DICOM volume that ``images`` are the files of; ``None`` = read by path.
     """
 
     name: str
@@ -45,6 +54,7 @@ class Case:
     label: Path | None
     patient: str
     split: str | None = None
+    record: Found | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +71,7 @@ def load_labelled(data: Path) -> Labelled:
     """List the cases of a labelled data set.
 
     Args:
-        data: folder with ``dataset.json`` or one ``.csv``, or the ``.csv`` itself.
+        data: folder with ``dataset.json`` or one ``.csv`` or DICOM labels, or the ``.csv`` itself.
 
     Raises:
         UsageError: no such layout, a missing file, a case or a channel too many or too few.
@@ -73,37 +83,37 @@ def load_labelled(data: Path) -> Labelled:
         labelled = _from_json(data / FILE_NAME)
     else:
         tables = sorted(data.glob("*.csv"))
-        if len(tables) != 1:
-            fix = "give a folder with dataset.json (MSD or nnU-Net), or a .csv file"
-            raise UsageError("no labelled data set here", where=str(data), fix=fix)
-        labelled = _from_csv(tables[0])
+        labelled = _from_csv(tables[0]) if len(tables) == 1 else _from_dicom(data)
     _check(labelled, data)
     return labelled
 
 
-def read_case(
-    case: Case, labelled: Labelled
-) -> tuple[npt.NDArray[Any], Geometry, npt.NDArray[np.uint8] | None]:
+def read_case(case: Case, labelled: Labelled) -> tuple[npt.NDArray[Any], Geometry, LabelMap | None]:
     """Array (C, D, H, W), geometry, and labels (D, H, W) of a case.
 
     Raises:
         ReadError: broken files, ``channel_mismatch``, ``geometry_unknown``,
             ``label_shape_mismatch``, ``label_affine_mismatch``, ``non_integer_labels``,
-            ``unknown_label_values``, ``empty_label``; ``where`` names the file.
+            ``unknown_label_values``, ``empty_label``, ``other_frame_of_reference``, and others of
+            :func:`medssl.readers.labels.labels_on_grid`; ``where`` names the file.
     """
-    samples = [read(path) for path in case.images]
+    records = [case.record] if case.record else [record(path) for path in case.images]
+    samples = [sample(one) for one in records]
     geometry = samples[0].geometry
-    for path, sample in zip(case.images, samples, strict=True):
-        check_grid(sample.shape, sample.geometry, samples[0].shape, geometry, path, "channel")
-    array_CDHW = np.concatenate([sample.array for sample in samples])
+    for one, where in zip(samples, case.images, strict=False):
+        check_grid(one.shape, one.geometry, samples[0].shape, geometry, where)
+    array_CDHW = np.concatenate([one.array for one in samples])
     if len(array_CDHW) != len(labelled.channels):
         what = f"{len(array_CDHW)} channels, the data set has {len(labelled.channels)}"
         raise ReadError("channel_mismatch", what, where=str(case.images[0]))
     if case.label is None:
         return array_CDHW, geometry, None
-    label = read(case.label)
-    check_grid(label.shape, label.geometry, array_CDHW.shape, geometry, case.label, "label")
-    return array_CDHW, geometry, label_values(label.array, labelled.labels, case.label)
+    label = label_record(case.label)
+    check_space(label, records[0])
+    d, h, w = array_CDHW.shape[1:]
+    drawn = labels_on_grid(label, geometry, (d, h, w), names=labelled.labels)
+    check_values(drawn.labels_DHW, labelled.labels, case.label)
+    return array_CDHW, geometry, drawn
 
 
 def _from_json(path: Path) -> Labelled:
@@ -193,19 +203,44 @@ def _from_csv(path: Path) -> Labelled:
     cases = [_csv_case(row, path, number) for number, row in enumerate(rows, start=2)]
     times = Counter(case.name for case in cases)
     cases = [c if times[c.name] == 1 else replace(c, name=_long_name(c, path)) for c in cases]
-    values: set[int] = {0}
     for case in cases:
         if case.label is not None:
             _check_file(case.label)
-            values.update(whole_values(read(case.label).array, case.label))
-    if len(values) < 2:
-        raise UsageError("no label map of the table holds a label", where=str(path))
-    labels = {v: f"label_{v}" if v else "background" for v in sorted(values)}
+    labels = labels_in([case.label for case in cases if case.label is not None], path)
     first = cases[0].images[0]
     _check_file(first)
-    sample = read(first)
-    channels = tuple(f"channel_{c}" for c in range(sample.shape[0]))
-    return Labelled(labels=labels, channels=channels, modality=sample.modality, cases=tuple(cases))
+    one = record(first)
+    channels = tuple(f"channel_{c}" for c in range(one.shape[0]))
+    return Labelled(labels=labels, channels=channels, modality=one.modality, cases=tuple(cases))
+
+
+def _from_dicom(folder: Path) -> Labelled:
+    pairs = pair_dicom(folder)
+    if not any(label for _, label in pairs):
+        fix = "give a folder with dataset.json (MSD or nnU-Net), a .csv file, or DICOM series "
+        fix += "with SEG or RTSTRUCT"
+        raise UsageError("no labelled data set here", where=str(folder), fix=fix)
+    names = {name for _, label in pairs if label for name in drawn_names(label)}
+    first = pairs[0][0]
+    return Labelled(
+        labels=numbered(names, folder),
+        channels=tuple(f"channel_{c}" for c in range(first.shape[0])),
+        modality=first.modality,
+        cases=tuple(_dicom_case(*pair, folder) for pair in pairs),
+    )
+
+
+def _dicom_case(image: Found, label: Found | None, folder: Path) -> Case:
+    place = Path(image.files[0]).parent.relative_to(folder)
+    number = "" if image.series_number is None else str(image.series_number)
+    words = [*place.parts, number, re.sub(r"[^\w.=-]+", "_", image.part)]
+    return Case(
+        name="_".join(filter(None, words)) or folder.name,
+        images=tuple(map(Path, image.files)),
+        label=Path(label.files[0]) if label else None,
+        patient=image.patient or image.study or str(place),
+        record=image,
+    )
 
 
 def _csv_case(row: Mapping[str, str | None], path: Path, number: int) -> Case:

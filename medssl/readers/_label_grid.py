@@ -128,6 +128,12 @@ def whole_values(array: npt.NDArray[Any], where: str) -> list[int]:
     return [int(value) for value in values]
 
 
+def drawn_names(found: Found) -> set[str]:
+    """Names of all segments, and of the structures that enclose something."""
+    empty = {one["number"] for one in found.options["segments"] if not one.get("drawn", True)}
+    return {name for number, name in segment_names(found).items() if number not in empty}
+
+
 def segment_names(found: Found) -> dict[int, str]:
     """Number and name of every segment or structure; a nameless one is ``segment_<number>``."""
     segments = found.options["segments"]

@@ -29,18 +29,28 @@ def read(path: str | Path, frames: Sequence[int] | None = None) -> Sample:
         UsageError: the path does not exist, or ``frames`` does not apply.
         NothingUsableError: the folder holds none.
     """
+    whole = sample(record(path))
+    return whole if frames is None else whole.select(frames)
+
+
+def record(path: str | Path) -> Found:
+    """The one record that :func:`read` loads; labels beside an image are left out.
+
+    Raises:
+        ReadError, UsageError, NothingUsableError: as :func:`read`.
+    """
     target = Path(path)
     if not exists(target):
         raise UsageError("the path does not exist", where=str(target))
-    found, refused = _found_in(target)
+    found, refused = found_in(target)
+    found = [one for one in found if one.role == "image"] or found
     if len(found) > 1:
         names = "\n".join(f"    {_describe(one)}" for one in found)
         fix = "read one of them, or use medssl.read_folder"
         what = f"the folder holds {len(found)} images or volumes, read needs one"
         raise ReadError("several_volumes", what, where=f"{target}\n{names}", fix=fix)
     if found:
-        whole = sample(found[0])
-        return whole if frames is None else whole.select(frames)
+        return found[0]
     if refused:
         raise ReadError(refused[0].reason, refused[0].message, where=refused[0].files[0])
     raise NothingUsableError("no image or volume here", where=str(target))
@@ -57,15 +67,18 @@ def read_folder(path: str | Path) -> Iterator[Sample]:
     folder = Path(path)
     if not folder.is_dir():
         raise UsageError("the path is not a folder", where=str(folder))
-    found, refused = _found_in(folder)
+    found, refused = found_in(folder)
+    contours = [one for one in found if "contours" in one.flags]
+    refused += [Refused(files=o.files, reason="needs_image_grid", message="") for o in contours]
     if refused:
         reasons = Counter(one.reason for one in refused)
         counts = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
         _log.warning("%d items cannot be read: %s", len(refused), counts)
-    yield from map(sample, found)
+    yield from (sample(one) for one in found if "contours" not in one.flags)
 
 
-def _found_in(target: Path) -> tuple[list[Found], list[Refused]]:
+def found_in(target: Path) -> tuple[list[Found], list[Refused]]:
+    """Records of a file or below a folder, and what cannot be read."""
     headers: list[FileHeader] = []
     refused: list[Refused] = []
     for file in walk(target) if target.is_dir() else [target, *members(target)]:

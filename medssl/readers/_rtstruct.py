@@ -55,7 +55,7 @@ class Filled(NamedTuple):
 
 def rtstruct_tags(dataset: Any) -> dict[str, Any]:
     """What the header says: structures by number with their names, what they were drawn on."""
-    structures = []
+    structures: list[dict[str, Any]] = []
     spaces = set()
     for item in items(dataset, "StructureSetROISequence"):
         elements = PydicomElements(item)
@@ -64,6 +64,9 @@ def rtstruct_tags(dataset: Any) -> dict[str, Any]:
             return _refused("broken_header", "a structure has no number")
         structures.append({"number": number, "name": elements.text("ROIName")})
         spaces.add(elements.text("ReferencedFrameOfReferenceUID"))
+    drawn = _drawn_numbers(dataset)
+    for one in structures:
+        one["drawn"] = one["number"] in drawn
     numbers = {one["number"] for one in structures}
     if not structures or len(numbers) < len(structures):
         return _refused("broken_header", "no structures, or two of one number")
@@ -184,7 +187,7 @@ def _add_contours(structure: Structure, item: Any, budget: int) -> int:
     """Read the contours of a structure; returns the number of points."""
     n_points = 0
     for contour in items(item, "ContourSequence"):
-        if PydicomElements(contour).text("ContourGeometricType").upper() not in _CLOSED:
+        if not _is_closed(contour):
             structure.left_out += 1
             continue
         points_mm = _points(contour)
@@ -197,6 +200,19 @@ def _add_contours(structure: Structure, item: Any, budget: int) -> int:
             # A contour stored twice is one contour; filled twice it would cancel itself.
             structure.contours_mm.append(points_mm)
     return n_points
+
+
+def _drawn_numbers(dataset: Any) -> set[int | None]:
+    """Structures with at least one closed contour; the rest are points, lines or empty."""
+    return {
+        whole(PydicomElements(item), "ReferencedROINumber")
+        for item in items(dataset, "ROIContourSequence")
+        if any(_is_closed(contour) for contour in items(item, "ContourSequence"))
+    }
+
+
+def _is_closed(contour: Any) -> bool:
+    return PydicomElements(contour).text("ContourGeometricType").upper() in _CLOSED
 
 
 def _points(contour: Any) -> FloatArray:

@@ -21,7 +21,7 @@ from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refu
 from medssl.readers._dicom_open import opened
 from medssl.readers._dicom_pixels import is_uncompressed
 from medssl.readers._dicom_tags import PydicomElements, whole
-from medssl.readers._label_grid import LabelMap, label_record, labels_on_grid, segment_names
+from medssl.readers._label_grid import LabelMap, drawn_names, label_record, labels_on_grid
 from medssl.readers._rtstruct import RTSTRUCT_CLASS, rtstruct_tags
 from medssl.readers._seg import SEG_CLASSES, load_seg, seg_found, seg_tags
 from medssl.readers._source import size_of
@@ -29,6 +29,7 @@ from medssl.readers._source import size_of
 __all__ = [
     "LABEL_CLASSES",
     "LabelMap",
+    "drawn_names",
     "group",
     "header",
     "header_from_dataset",
@@ -36,7 +37,6 @@ __all__ = [
     "labels_on_grid",
     "load",
     "matches",
-    "segment_names",
     "trusted",
 ]
 

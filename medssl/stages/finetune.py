@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def run(config: FinetuneConfig) -> Run:
     cases = choose_cases(labelled, config)
     contract, encoder_part = _inherited(config)
     store = Store(config.store or run.out / "store", contract)
-    bad = fill_store(labelled, [*cases.train, *cases.val], store, run, config)
+    bad, label_flags = fill_store(labelled, [*cases.train, *cases.val], store, run, config)
     fabric.barrier()
     entries, val_entries = (
         [store.entry(case_key(store, case)) for case in group if case.name not in bad]
@@ -106,6 +107,7 @@ def run(config: FinetuneConfig) -> Run:
         train_cases=len(entries),
         val_cases=len(val_entries),
         quarantined=len(bad),
+        label_flags=dict(sorted(label_flags.items())),
         loaded_from_init=loaded,
         best_val_dice=monitor.best if val_entries else None,
     )
@@ -179,8 +181,12 @@ def choose_cases(labelled: Labelled, config: FinetuneConfig) -> Cases:
 
 def fill_store(
     labelled: Labelled, cases: list[Case], store: Store, run: Run, config: FinetuneConfig
-) -> set[str]:
-    """Check and preprocess every case; returns the names of the bad ones.
+) -> tuple[set[str], Counter[str]]:
+    """Check and preprocess every case.
+
+    Returns:
+        The names of the bad ones, and remarks on labels, such as ``label_moved_mm``, with the
+        number of cases that got them.
 
     Raises:
         ReadError: naming all bad files, unless ``skip_bad_cases``.
@@ -188,21 +194,24 @@ def fill_store(
     missing = [case for case in cases if case_key(store, case) not in store]
     ledger = Ledger(run.out / "quarantine.jsonl")
     bad: dict[str, ReadError] = {}
+    flags: Counter[str] = Counter()
     for case, result in map_items(
         Preparation(labelled, store), missing, workers=min(usable_cpus(), 8), chunk=STORE_CHUNK
     ):
-        if isinstance(result, MedsslError) and not isinstance(result, ReadError):
-            raise result
         if isinstance(result, ReadError):
             bad[case.name] = result
             ledger.add(case_id(store, case), "finetune", result.reason, result.what)
+        elif isinstance(result, MedsslError):
+            raise result
+        else:
+            flags.update({flag.partition("=")[0] for flag in result})
     if not bad:
-        return set()
+        return set(), flags
     ledger.save()
     where = "\n         ".join(f"{error.where}: {error.what}" for error in bad.values())
     if config.skip_bad_cases:
         rich.get_console().print(f"left out:\n         {where}", markup=False)
-        return set(bad)
+        return set(bad), flags
     first = next(iter(bad.values()))
     fix = first.fix or "mend or remove these cases, or give skip_bad_cases=true"
     raise ReadError(first.reason, f"{len(bad)} labelled cases cannot be used", where=where, fix=fix)
@@ -210,12 +219,12 @@ def fill_store(
 
 @dataclass(frozen=True)
 class Preparation:
-    """Reads, checks, preprocesses and stores one case. Picklable."""
+    """Reads, checks, preprocesses and stores one case; returns remarks on its labels. Picklable."""
 
     labelled: Labelled
     store: Store
 
-    def __call__(self, case: Case) -> None:
+    def __call__(self, case: Case) -> tuple[str, ...]:
         try:
             array, geometry, labels = read_case(case, self.labelled)
         except ResourceError as error:  # one file beyond the cap, not a machine without memory
@@ -228,9 +237,10 @@ class Preparation:
         except ReadError as error:
             error.where = str(case.images[0])
             raise
-        classes = np.searchsorted(sorted(self.labelled.labels), labels)
+        classes = np.searchsorted(sorted(self.labelled.labels), labels.labels_DHW)
         on_grid = prepare_labels(classes, geometry, contract)
         self.store.put(case_key(self.store, case), prepared, pixel_hash(array), on_grid)
+        return labels.flags
 
 
 def case_key(store: Store, case: Case) -> str:

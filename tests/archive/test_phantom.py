@@ -61,7 +61,8 @@ def test_the_liver_is_on_the_right_and_the_spleen_on_the_left():
 
 def test_labels_cannot_be_found_by_a_threshold(phantom):
     labelled = load_labelled(phantom.labelled)
-    image, _, labels = read_case(labelled.cases[0], labelled)
+    image, _, drawn = read_case(labelled.cases[0], labelled)
+    labels = drawn.labels_DHW
     low, high = np.percentile(image[0][labels == 1], [5, 95])
     inside = (image[0] > low) & (image[0] < high)
     dice = 2 * (inside & (labels == 1)).sum() / (inside.sum() + (labels == 1).sum())

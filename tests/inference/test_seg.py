@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from medssl.core.errors import ReadError
 from medssl.inference.seg import tilt_problem, write_seg
 from medssl.readers._dicom_sources import slice_sources
-from medssl.readers._read import _found_in
+from medssl.readers._read import found_in
 from medssl.readers.labels import labels_on_grid
 from tests.readers.label_files import LPS, canonical
 from tests.scans import oblique, save_dicom, stored_as
@@ -32,7 +32,7 @@ MODEL = "ab" * 32
 
 def scan(folder, affine=AFFINE, shape=SHAPE, **more):
     """A series as our reader sees it: record and sources."""
-    (found,), _ = _found_in(save_dicom(folder, np.zeros(shape), affine, **more))
+    (found,), _ = found_in(save_dicom(folder, np.zeros(shape), affine, **more))
     return found, slice_sources(found)
 
 
@@ -194,7 +194,7 @@ def test_a_tilted_grid_is_refused_an_oblique_one_is_not():
 @pytest.mark.real
 def test_frames_of_an_enhanced_file_are_referred_to_by_number(medssl_data, tmp_path):
     folder = medssl_data / "dcmqa_enh"
-    found, _ = _found_in(folder)
+    found, _ = found_in(folder)
     several = [one for one in found if one.geometry.kind == "volume" and len(one.files) == 1]
     assert several
     for one in several[:3]:
@@ -216,7 +216,7 @@ def test_frames_of_an_enhanced_file_are_referred_to_by_number(medssl_data, tmp_p
 @pytest.mark.real
 def test_a_real_mask_goes_out_as_seg_and_comes_back(medssl_data, tmp_path):
     folder = medssl_data / "ct_organs"
-    (found,), _ = _found_in(folder / "example_ct_dicom")
+    (found,), _ = found_in(folder / "example_ct_dicom")
     mask = labels_on_grid(folder / "example_seg_dicom.nii.gz", found.geometry, found.shape[1:])
     values = np.unique(mask.labels_DHW)
     names = {int(v): f"organ {v}" if v else "background" for v in values}
@@ -237,7 +237,7 @@ def test_a_real_mask_goes_out_as_seg_and_comes_back(medssl_data, tmp_path):
 
 @pytest.mark.real
 def test_uneven_real_slices_keep_their_own_positions(medssl_data, tmp_path):
-    (found,), _ = _found_in(medssl_data / "mr_oblique_series")
+    (found,), _ = found_in(medssl_data / "mr_oblique_series")
     labels = np.zeros(found.shape[1:], np.uint8)
     labels[3:9, 100:120, 90:130], labels[15, 5:9, 5:9] = 1, 2
     path = write(tmp_path / "seg.dcm", labels, found, slice_sources(found))

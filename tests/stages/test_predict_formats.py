@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from medssl.core.errors import NothingUsableError, UsageError
-from medssl.readers._read import _found_in
+from medssl.readers._read import found_in
 from medssl.readers.labels import labels_on_grid
 from medssl.stages import predict
 from tests.scans import Threshold, blob_hu, oblique, save_dicom, save_nifti, threshold_card
@@ -68,7 +68,7 @@ def test_seg_and_nifti_hold_the_same_blob(scans, tmp_path):
     centre = nifti.affine @ [*np.argwhere(labels_WHD).mean(axis=0), 1]
     theirs = np.diag([-1, -1, 1, 1]) @ volume.affine @ [*np.argwhere(volume.array).mean(axis=0), 1]
     np.testing.assert_allclose(theirs, centre, atol=1e-3)
-    (found,), _ = _found_in(scans / "ct")
+    (found,), _ = found_in(scans / "ct")
     back = labels_on_grid(tmp_path / "out" / "ct_3_seg.dcm", found.geometry, found.shape[1:])
     np.testing.assert_array_equal(back.labels_DHW, labels_WHD.transpose())
     assert back.names == {0: "background", 1: "blob"}
