@@ -3,6 +3,7 @@
 from medssl._api import (
     deidentify,
     demo,
+    doctor,
     evaluate,
     finetune,
     index,
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 __all__ = [
     "deidentify",
     "demo",
+    "doctor",
     "evaluate",
     "finetune",
     "index",

@@ -132,6 +132,16 @@ def deidentify(
     return _run("deidentify", config, {"input": input, "out": out, **more})
 
 
+def doctor(
+    archive: StrPath, *, out: StrPath | None = None, config: StrPath | None = None, **more: Any
+) -> Run:
+    """Say what an archive holds and what is wrong with it; the report is ``Run.result``.
+
+    With ``out`` it is also written there, as ``doctor.json`` and as a page, ``doctor.html``.
+    """
+    return _run("doctor", config, {"archive": archive, "out": out, **more})
+
+
 def phantom(*, out: StrPath, config: StrPath | None = None, **more: Any) -> Run:
     """Write a synthetic archive with labels and broken files."""
     return _run("phantom", config, {"out": out, **more})

@@ -13,12 +13,23 @@ RUN = "import sys; sys.argv = ['medssl', *{words!r}]\nfrom medssl.cli.main impor
 NO_TORCH = "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["info", "--json"], ["index", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["info", "--json"],
+        ["index", "--help"],
+        ["doctor", "--help"],
+        ["quarantine", "--help"],
+    ],
+)
 def test_commands_that_only_look_import_no_torch(words):
     fresh_python(RUN.format(words=words) + NO_TORCH)
 
 
-@pytest.mark.parametrize("module", ["medssl", "medssl.stages.index", "medssl.stages.info"])
+@pytest.mark.parametrize(
+    "module", ["medssl", "medssl.stages.index", "medssl.stages.info", "medssl.stages.doctor"]
+)
 def test_the_index_side_imports_no_torch(module):
     fresh_python(f"import {module}, sys; assert 'torch' not in sys.modules")
 

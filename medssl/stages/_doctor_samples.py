@@ -92,7 +92,10 @@ def _why_hidden(record: Record, *, text_found: bool) -> str:
         return "secondary capture"
     if text_found:
         return "burned-in text found"
-    if "burned_in_text_possible" in record.flags:
+    cut_to_sector = record.modality == "US" and not any(
+        f.startswith("region_") for f in record.flags
+    )
+    if "burned_in_text_possible" in record.flags and not cut_to_sector:
         return "burned-in text possible"
     return ""
 
@@ -137,5 +140,5 @@ def _windowed(x_CHW: npt.NDArray[Any], units: str) -> npt.NDArray[np.float64]:
 
 
 def _spread(records: Sequence[Record], most: int) -> list[Record]:
-    step = max(1, len(records) // most)
+    step = max(1, len(records) // max(most, 1))
     return list(records[::step][:most])
