@@ -1,7 +1,7 @@
 """One pass over a record's decoded pixels: its hashes, and flags of what is wrong with it.
 
-Flags: ``burned_in_text``, ``sector_fraction=0.41`` (ultrasound), and of clips those of
-:mod:`medssl.readers._clip_quality`.
+Flags: ``burned_in_text``, ``sector_fraction=0.41`` or ``sector_unknown`` and ``colour_doppler``
+(ultrasound), and of clips those of :mod:`medssl.readers._clip_quality`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from medssl.core.geometry import Kind
 from medssl.core.sample import Record, Role
 from medssl.readers._base import Found
 from medssl.readers._dispatch import sample
-from medssl.readers._us_sector import sampled_frames, sector_mask
+from medssl.readers._us_sector import is_coloured, sampled_frames, sector_mask
 
 # Decoded records between two writes of the catalog: what a killed run loses.
 _SAVE_EVERY = 500
@@ -110,9 +110,14 @@ def pixel_flags(array: npt.NDArray[Any], kind: Kind, modality: str) -> tuple[str
     still_CHW = still_parts(array) if kind == "clip" else array
     flags = ["burned_in_text"] if text_rows(still_CHW) else []
     if modality == "US":
-        mask_HW = sector_mask(array if kind == "clip" else array[:, None])
-        share = 0.0 if mask_HW is None else float(mask_HW.mean())
-        flags.append(f"sector_fraction={share:.2f}")
+        clip_CTHW = array if kind == "clip" else array[:, None]
+        mask_HW = sector_mask(clip_CTHW)
+        if mask_HW is None:
+            flags.append("sector_unknown")
+        else:
+            flags.append(f"sector_fraction={mask_HW.mean():.2f}")
+        if is_coloured(clip_CTHW, mask_HW):
+            flags.append("colour_doppler")
     return tuple(flags)
 
 

@@ -11,6 +11,7 @@ from medssl.core.errors import ReadError
 from medssl.core.geometry import Geometry
 from medssl.readers._base import Found
 from medssl.readers._dispatch import group_headers, read_header
+from tests.readers.ultrasound_phantom import cine
 from tests.scans import SHAPE_DHW, blob_hu, oblique, save_nifti
 
 
@@ -108,3 +109,10 @@ def test_text_and_sector_become_flags():
     assert float(sector.partition("=")[2]) == pytest.approx(
         np.pi * 100**2 / 4 / 320 / 240, abs=0.02
     )
+
+
+def test_ultrasound_without_sector_and_with_colour():
+    black = np.zeros((3, 240, 320), np.uint8)
+    assert pixel_flags(black, "image", "US") == ("sector_unknown",)
+    frames, _ = cine(4, colour_box=(slice(100, 140), slice(140, 180)))
+    assert "colour_doppler" in pixel_flags(np.moveaxis(frames, -1, 0), "clip", "US")
