@@ -37,7 +37,7 @@ SECRETS = {
     "cyrillic": {CYRILLIC.lower().encode(c) for c in ("utf-8", "utf-16-le")}
     | {CYRILLIC.encode("iso8859_5").lower(), CYRILLIC.encode("unicode_escape").lower()},
 }  # fmt: skip
-_DATA_URI = re.compile(rb"data:[\w/+-]+;base64,([A-Za-z0-9+/=]+)")
+DATA_URI = re.compile(rb"data:[\w/+-]+;base64,([A-Za-z0-9+/=]+)")
 
 
 def found_in(content):
@@ -66,7 +66,7 @@ def unpacked(path):
 
         array = blosc2.open(str(path))
         parts += [array[:].tobytes(), str(dict(array.schunk.vlmeta)).encode()]
-    parts += [base64.b64decode(text) for text in _DATA_URI.findall(raw)]
+    parts += [base64.b64decode(text) for text in DATA_URI.findall(raw)]
     return b"\n".join(parts)
 
 

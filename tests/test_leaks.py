@@ -1,13 +1,18 @@
 """Nothing that identifies a patient is in any byte that medssl writes, but where the law says."""
 
+import base64
+import io
 import json
 import stat
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.planted import (
     BIRTH,
+    DATA_URI,
     FAMILY,
     PATIENT_ID,
     SECRETS,
@@ -18,6 +23,7 @@ from tests.planted import (
 )
 from tests.support import Offline
 from tests.training_archive import TRAIN_WORDS, write_labelled
+from tests.us_dicom import SHAPE
 
 # May name files and patients; their owner alone may read them (law 4).
 OWNERS = {"paths.parquet", "sources.parquet", "headers.parquet", "headers.bin"}
@@ -31,9 +37,13 @@ class Site:
         self.archive = write_planted(root / "in")
         self.offline = Offline(python=sys.executable, log=root / "connections.txt")
         self.said = b""
+        self.temporary = root / "temporary"
+        self.temporary.mkdir()
 
     def run(self, *words, codes=(0, 4)):
-        done = self.offline.run("-m", "medssl", *words)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TMPDIR", str(self.temporary))
+            done = self.offline.run("-m", "medssl", *words)
         assert done.returncode in codes, done.stderr
         self.said += (done.stdout + done.stderr).encode()
         return done
@@ -104,6 +114,30 @@ def test_deidentified_copies_hold_nothing_planted(site):
     assert copied >= 4 * 18 + 3 + 1  # series of 18 slices, one of them zipped; NIfTI; ultrasound
 
 
+def test_doctor_shows_no_name(site):
+    site.run("doctor", site.archive, "-o", site.root / "doctor")
+    site.run("doctor", site.archive, "--json")
+    assert site.leaks("doctor") == {}
+    assert found_in(site.said) == []
+
+
+def test_quarantine_shows_no_name(site):
+    site.run("quarantine", "ls", site.root / "catalog")
+    site.run("quarantine", "export", site.root / "catalog", "-o", site.root / "ledger.csv")
+    assert found_in((site.root / "ledger.csv").read_bytes()) == []
+    assert found_in(site.said) == []
+
+
+def test_no_picture_of_the_doctor_shows_the_banner(site):
+    page = (site.root / "doctor" / "doctor.html").read_bytes()
+    pictures = [Image.open(io.BytesIO(base64.b64decode(t))) for t in DATA_URI.findall(page)]
+    assert pictures
+    for picture in pictures:
+        if picture.width * SHAPE[0] == picture.height * SHAPE[1]:  # the cine, if it is shown
+            above = np.asarray(picture)[: picture.height // 10]
+            assert np.ptp(above) == 0
+
+
 @pytest.mark.slow
 def test_training_and_prediction_write_hashes_only(site):
     run = site.root
@@ -124,6 +158,10 @@ def test_training_and_prediction_write_hashes_only(site):
     assert {name: bad for name, bad in leaks.items() if not name.endswith(".dcm")} == {}
     assert json.loads((run / "predicted" / "run.json").read_text())["predicted"] >= 7
     assert found_in(site.said) == []
+
+
+def test_no_stage_left_anything_in_the_temporary_folder(site):
+    assert [file for file in site.temporary.rglob("*") if file.is_file()] == []
 
 
 def test_no_stage_tried_to_reach_the_network(site):
