@@ -47,6 +47,7 @@ def group_series(headers: list[FileHeader], policy: Policy) -> tuple[list[Found]
 
 def _records(part: Part, policy: Policy) -> tuple[list[Found], Slices]:
     stacks, left = build_stacks(part.slices, policy)
+    _check_series(part.slices)
     found = []
     for number, stack in enumerate(stacks, 1):
         name = {**part.name, **({"Stack": str(number)} if len(stacks) > 1 or left else {})}
@@ -57,6 +58,14 @@ def _records(part: Part, policy: Policy) -> tuple[list[Found], Slices]:
             raise ReadError("too_large", what)
         found.append(one)
     return found, left
+
+
+def _check_series(slices: Slices) -> None:
+    for tag, word in (("patient", "patients"), ("modality", "modalities"), ("units", "units")):
+        n = len({one.tags[tag] for one in slices})
+        if n > 1:
+            what = f"the slices of one volume name {n} {word}"
+            raise ReadError("header_contradiction", what)
 
 
 def load_volume(found: Found, read: ReadTags) -> npt.NDArray[Any]:
