@@ -22,4 +22,4 @@ def grey_image(x_CHW: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         low, high = grey_HW.min(), grey_HW.max()
     if high <= low:
         return np.zeros_like(grey_HW)
-    return np.clip((grey_HW - low) / (high - low), 0, 1)
+    return np.asarray(np.clip((grey_HW - low) / (high - low), 0, 1))

@@ -122,4 +122,4 @@ def _area_weights(length: int) -> npt.NDArray[np.float64]:
     low = np.maximum(edges[:-1, None], old[None])
     high = np.minimum(edges[1:, None], old[None] + 1)
     overlap = np.clip(high - low, 0, None)
-    return overlap / overlap.sum(axis=1, keepdims=True)
+    return np.asarray(overlap / overlap.sum(axis=1, keepdims=True))

@@ -24,6 +24,7 @@ from medssl.core.errors import MedsslError, ReadError
 from medssl.core.geometry import Kind
 from medssl.core.sample import Record, Role
 from medssl.readers._base import Found
+from medssl.readers._clip_quality import ClipQuality
 from medssl.readers._dispatch import sample
 from medssl.readers._us_sector import is_coloured, sampled_frames, sector_mask
 
@@ -77,23 +78,28 @@ def examine(found: Found, role: Role, modality: str) -> PixelFacts:
     """
     lossy = LOSSY in found.flags or found.format == "video"
     digest = PixelDigest(found.shape, lossy=lossy)
+    clip = found.geometry.kind == "clip"
+    watched = ClipQuality() if clip and found.dtype == "uint8" else None
     low, high = np.inf, -np.inf
     kept: list[npt.NDArray[Any]] = []
     for piece, few in _pieces(found):
         if not np.isfinite(piece).all():
             raise ReadError("nan_voxels", "voxels are NaN or infinite")
         low, high = min(low, float(piece.min())), max(high, float(piece.max()))
-        digest.add(piece)
+        digest.add(np.moveaxis(piece, 1, 0) if clip else piece)
+        if watched is not None:
+            watched.add(piece)
         kept.append(few)
     if role != "image":
         return PixelFacts(pixel_hash=digest.hex(), perceptual_hash=None, flags=())
     if low == high:
         raise ReadError("constant", "all voxels have one value")
-    overview = np.concatenate(kept, axis=1) if found.geometry.kind == "clip" else kept[0]
+    overview = np.concatenate(kept, axis=1) if clip else kept[0]
+    clip_flags = () if watched is None else watched.facts(modality).flags()
     return PixelFacts(
         pixel_hash=digest.hex(),
         perceptual_hash=perceptual_hash(projection(overview, found.geometry.kind)),
-        flags=pixel_flags(overview, found.geometry.kind, modality),
+        flags=(*pixel_flags(overview, found.geometry.kind, modality), *clip_flags),
     )
 
 
@@ -135,7 +141,7 @@ def _pieces(found: Found) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
         numbers = range(start, min(start + step, n_frames))
         x_CTHW = one.frames(numbers)
         keep = [place for place, number in enumerate(numbers) if number in wanted]
-        yield np.moveaxis(x_CTHW, 1, 0), x_CTHW[:, keep]
+        yield x_CTHW, x_CTHW[:, keep]
 
 
 def _save(catalog: Catalog, facts: dict[str, PixelFacts]) -> None:

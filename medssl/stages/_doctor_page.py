@@ -69,7 +69,7 @@ _PLAN_NOTE = (
 )
 _LOOK_NOTE = (
     "Middle slices and frames, spread over modalities. Ultrasound is shown inside its sector only; "
-    "pictures that may hold a name are not shown. The numbers are random for each report."
+    "pictures that may hold a name or a face are not shown. The numbers are random for each report."
 )
 
 

@@ -19,7 +19,8 @@ from medssl.archive.quality import pixel_flags
 from medssl.core.errors import MedsslError, ReadError
 from medssl.core.geometry import Reorientation
 from medssl.core.sample import Record
-from medssl.readers._us_sector import mask_outside, sampled_frames, sector_mask
+from medssl.readers._clip_quality import IN_BODY_SCORE, body_scores, thumbnails
+from medssl.readers._us_sector import is_coloured, mask_outside, sampled_frames, sector_mask
 
 # Larger volumes are not decoded for a thumbnail.
 _MOST_BYTES = 2**30
@@ -76,6 +77,8 @@ def look_at(catalog: Catalog, record: Record) -> Sampled:
     picture_CHW = None if hidden else _picture(record, array)
     if picture_CHW is None and not hidden:
         hidden = "ultrasound without a visible sector"
+    elif picture_CHW is not None and record.modality != "US" and _may_show_a_person(picture_CHW):
+        picture_CHW, hidden = None, "colours unlike tissue: may show a person"
     return Sampled(
         record=record,
         picture_CHW=picture_CHW,
@@ -98,6 +101,15 @@ def _why_hidden(record: Record, *, text_found: bool) -> str:
     if "burned_in_text_possible" in record.flags and not cut_to_sector:
         return "burned-in text possible"
     return ""
+
+
+def _may_show_a_person(picture_CHW: npt.NDArray[np.float64]) -> bool:
+    """Photographs and frames outside the body: colourful, but not as tissue is."""
+    levels_CTHW = np.rint(255 * picture_CHW[:, None]).astype(np.uint8)
+    if not is_coloured(levels_CTHW):
+        return False
+    (score,) = body_scores(thumbnails(levels_CTHW))
+    return not score >= IN_BODY_SCORE  # NaN: too dark to tell
 
 
 def _picture(record: Record, array: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:

@@ -116,3 +116,24 @@ def test_ultrasound_without_sector_and_with_colour():
     assert pixel_flags(black, "image", "US") == ("sector_unknown",)
     frames, _ = cine(4, colour_box=(slice(100, 140), slice(140, 180)))
     assert "colour_doppler" in pixel_flags(np.moveaxis(frames, -1, 0), "clip", "US")
+
+
+def test_a_clip_that_stands_still_is_flagged_whatever_the_pieces(monkeypatch):
+    rng = np.random.default_rng(0)
+    x_CTHW = rng.integers(0, 255, (3, 30, 48, 64)).astype(np.uint8)
+    x_CTHW[:, 10:25] = x_CTHW[:, 10:11]
+    clip = Found(
+        files=("x",),
+        format="video",
+        shape=x_CTHW.shape,
+        dtype="uint8",
+        geometry=Geometry(kind="clip"),
+    )
+
+    class Frames:
+        def frames(self, numbers):
+            return x_CTHW[:, list(numbers)]
+
+    monkeypatch.setattr(quality, "sample", lambda _: Frames())
+    monkeypatch.setattr(quality, "_CHUNK_BYTES", 4 * x_CTHW[:, 0].nbytes)
+    assert "still=0.47" in examine(clip, "image", "unknown").flags  # 14 of 30 repeat

@@ -135,6 +135,19 @@ def test_pictures_that_may_hold_a_name_are_not_shown(tmp_path):
     assert {s["modality"] for s in samples if s["shown"]} == {"CT", "US"}
 
 
+def test_photographs_are_not_shown_and_tissue_is(tmp_path):
+    y, x = np.mgrid[:96, :96] / 96
+    room = np.stack([0.3 + 0.2 * x, 0.5 + 0.3 * y, 0.9 - 0.3 * x], axis=-1)
+    tissue = np.stack([0.8 - 0.2 * y, 0.35 + 0.1 * x, 0.3 + 0.1 * y], axis=-1)
+    for name, picture in (("room", room), ("tissue", tissue)):
+        Image.fromarray((255 * picture).astype(np.uint8)).save(tmp_path / f"{name}.png")
+    samples = examine(tmp_path).result["samples"]
+    assert sorted(one["hidden"] for one in samples) == [
+        "",
+        "colours unlike tissue: may show a person",
+    ]
+
+
 def test_an_ultrasound_thumbnail_is_black_outside_its_sector(tmp_path):
     x_THWC, fan_HW = cine(n_frames=12)
     (tmp_path / "a").mkdir()
