@@ -93,6 +93,18 @@ class Pool:
             if not remote.closed:
                 remote.close(wait_s=0)
 
+    def start(self, *modules: str) -> None:
+        """Start all workers now and have them import these modules, for work that comes soon."""
+        if self._threads is None:
+            return
+        together = threading.Barrier(self._ahead // _AHEAD)
+        for _ in range(together.parties):
+            self._threads.submit(self._start_one, together, modules)
+
+    def _start_one(self, together: threading.Barrier, modules: tuple[str, ...]) -> None:
+        self._remote(modules)
+        together.wait()  # so that each thread gets one of these tasks
+
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, chunk: int
     ) -> Iterator[tuple[Item, Result | MedsslError]]:
@@ -123,10 +135,10 @@ class Pool:
                 return [death.error(self._limit_s) for _ in items]
         return [result for item in items for result in self._run(code, [item])]
 
-    def _remote(self) -> _Remote:
+    def _remote(self, modules: tuple[str, ...] = ()) -> _Remote:
         remote: _Remote | None = getattr(self._own, "remote", None)
         if remote is None or remote.closed:
-            remote = self._own.remote = _Remote()
+            remote = self._own.remote = _Remote(modules)
             self._remotes.add(remote)
         return remote
 
@@ -142,16 +154,16 @@ class _Died(Exception):  # noqa: N818
 
 
 class _Remote:
-    """One worker process."""
+    """One worker process, which imports some modules first."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: tuple[str, ...]) -> None:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1"),
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "medssl.archive._pool_worker"],
+            [sys.executable, "-m", "medssl.archive._pool_worker", *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

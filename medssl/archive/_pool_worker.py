@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import gc
+import importlib
 import os
 import pickle
 import signal
@@ -20,6 +21,8 @@ def main() -> None:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller ends us
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     # Results are trees that die together: looking for cycles in them is wasted time.
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)

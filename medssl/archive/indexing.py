@@ -25,6 +25,7 @@ from medssl.core.runlog import write_text
 from medssl.readers._base import Policy
 
 _META = "index.json"
+_WORKER_MODULES = ("medssl.archive.build", "medssl.readers.dicom")
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,12 @@ def update_catalog(
         progress: called with (files done, files in all).
     """
     root = archive.absolute()
-    listing = list_files(root, out, _known_listing(out))
-    if _is_current(out, listing, rules):
-        return Update(listing.height, 0)
     with Pool(workers, HEADER_LIMIT_S) as pool:
+        if not (out / _META).is_file():
+            pool.start(*_WORKER_MODULES)  # they load while the disk is listed
+        listing = list_files(root, out, _known_listing(out))
+        if _is_current(out, listing, rules):
+            return Update(listing.height, 0)
         reading = Reading(out, pool, progress)
         headers, opened = reading.headers(listing)
         tables = Assembly(headers, reading.journal.path, root, rules).run(pool)
