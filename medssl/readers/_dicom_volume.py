@@ -18,7 +18,7 @@ from medssl.core.sample import BYTE_CAP
 from medssl.readers._base import FileHeader, Found, Policy, Refused
 from medssl.readers._dicom_copies import drop_copies
 from medssl.readers._dicom_mosaic import tile
-from medssl.readers._dicom_pixels import Frames, is_uncompressed, open_frames
+from medssl.readers._dicom_pixels import Frames, is_trusted, open_frames
 from medssl.readers._dicom_resample import fill_gaps, make_upright
 from medssl.readers._dicom_slices import Slice, Slices, digest_of, slices_of
 from medssl.readers._dicom_split import Part, divide
@@ -134,7 +134,7 @@ def _found(stack: Stack, part: Part) -> Found:
     options = {
         "digest": digest_of(stack.slices),
         "residual_mm": stack.residual_mm,
-        "uncompressed": all(map(is_uncompressed, syntaxes)),
+        "uncompressed": all(map(is_trusted, syntaxes)),
         **({} if picks == [[n, 0] for n in range(len(files))] else {"picks": picks}),
         **stack.resampling,
     }
