@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -73,6 +74,8 @@ class _Stream:
     number: int
     codec: str
     time_base: Fraction
+    n_ticks: int
+    """Length that the header of an AVI states, in ticks; 0 = it does not say."""
     oblong: bool
 
 
@@ -87,6 +90,7 @@ def _facts(stream: VideoStream) -> _Stream:
         number=stream.index,
         codec=context.codec.canonical_name,
         time_base=stream.time_base,
+        n_ticks=stream.frames,
         oblong=bool(aspect) and aspect != 1,
     )
 
@@ -118,6 +122,13 @@ class _Packets:
             return None
         steps = set(np.diff(np.array(self.decode_ticks, dtype=np.int64)).tolist())
         return steps.pop() if len(steps) == 1 and min(steps) > 0 else None
+
+    def ends_before(self, n_ticks: int) -> bool:
+        """Whether packets are missing from a stream of this length and a steady rate."""
+        times = [tick for tick in self.decode_ticks if tick is not None]
+        if not n_ticks or len(times) < 2:
+            return False
+        return times[-1] + min(b - a for a, b in pairwise(times)) < n_ticks
 
 
 def _read_packets(source: Iterator[Packet[VideoStream]]) -> _Packets:
@@ -230,6 +241,7 @@ def _index(
     )
     return index, {
         "truncated_video": in_order and head.failed,
+        "frames_missing": container == "avi" and read.ends_before(facts.n_ticks),
         "frames_never_shown": bool(read.before_key) or len(ticks) < len(promised),
         "frame_times_unknown": tick_s is None,
         "interlaced": head.frame.interlaced_frame,
