@@ -16,6 +16,7 @@ from pydicom.uid import UID
 
 from medssl.core.errors import ReadError
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
+from medssl.readers._dicom_classes import check_modality, sop_class_of
 from medssl.readers._dicom_enhanced import add_frames
 from medssl.readers._dicom_lean import lean_elements
 from medssl.readers._dicom_length import length_refusal
@@ -85,7 +86,7 @@ def _described(
 ) -> FileHeader:
     """The header as tags, or what kind of object it is if there is no image in it."""
     where = str(path)
-    sop_class = elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID")
+    sop_class = sop_class_of(elements, where)
     if sop_class in LABEL_CLASSES:
         if not isinstance(elements, PydicomElements):
             raise Unusual
@@ -95,6 +96,7 @@ def _described(
             return FileHeader(path=where, format="dicom", tags={}, ignored=kind)
     if not elements.has("Rows") or not elements.has("Columns"):
         return _without_image(elements, sop_class, where)
+    check_modality(elements, sop_class, where)
     tags, reader = tags_of(elements), "dicom"
     native = is_uncompressed(tags["syntax"]) and tags["syntax"] != DEFLATED
     wrong = length_refusal(elements, pixels, size, native=native)

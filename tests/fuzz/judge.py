@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from PIL import Image
+from pydicom.uid import UID
 
 from medssl.core.errors import ReadError, ResourceError
 from medssl.core.geometry import corners_mm
@@ -97,7 +98,7 @@ def contradictions(found, array):
         "nrrd": [_nrrd],
         "mha": [_mha],
         "image": [_image],
-        "dicom": [_dicom_bytes, _dicom_series],
+        "dicom": [_dicom_class, _dicom_bytes, _dicom_series],
         "ultrasound": [_dicom_bytes],
         "labels": [_label_values],
     }.get(found.format, [])
@@ -258,6 +259,15 @@ def _number(one, keyword, default=1):
         return None
 
 
+def _dicom_class(found, _array):
+    for one in _datasets(found):
+        stored = one.file_meta.get("MediaStorageSOPClassUID")
+        if stored and stored != one.get("SOPClassUID", stored):
+            yield "two SOP classes"
+        if "Ultrasound" in UID(stored or "").name and found.format != "ultrasound":
+            yield "an ultrasound picture that is not read as one"
+
+
 def _dicom_bytes(found, array):
     for one in _datasets(found):
         syntax = str(one.file_meta.get("TransferSyntaxUID", ""))
@@ -288,7 +298,7 @@ def _dicom_series(found, array):
     ones = [pydicom.dcmread(file, force=True, stop_before_pixels=True) for file in found.files]
     if not all("Rows" in one for one in ones):
         return  # pydicom gave up early on one
-    for keyword in ("SeriesInstanceUID", "Rows", "Columns", "PixelSpacing"):
+    for keyword in ("SeriesInstanceUID", "Modality", "Rows", "Columns", "PixelSpacing"):
         if len({str(one.get(keyword)) for one in ones}) > 1:
             yield f"slices differ in {keyword}"
     try:

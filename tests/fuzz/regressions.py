@@ -44,6 +44,20 @@ REGRESSIONS = [
         "broken_header",
     ),
     (
+        "segmentation whose SOP class was garbled became an image",
+        "labels",
+        "fractional",
+        [("tag", "seg.dcm", "SOPClassUID", "65535")],
+        "header_contradiction",
+    ),
+    (
+        "ultrasound whose modality was garbled kept its banner",
+        "ultrasound",
+        "region",
+        [("tag", "x.dcm", "Modality", "65535")],
+        "header_contradiction",
+    ),
+    (
         "two numbers of frames were read as one frame",
         "dicom",
         "jpeg_ls",

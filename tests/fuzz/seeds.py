@@ -252,13 +252,14 @@ def ultrasound():
 
 def video():
     """Short videos in four containers."""
-    from tests.readers.video_files import encoded
+    from pipelines._video_files import encoded
 
     return {
         "mp4": {"x.mp4": encoded(10, "mp4", gop=5)},
         "avi": {"x.avi": encoded(6, "avi", codec="mjpeg", pix_fmt="yuvj420p")},
         "mkv": {"x.mkv": encoded(8, "matroska", gop=4, b_frames=2)},
         "mpg": {"x.mpg": encoded(8, "mpeg", codec="mpeg2video")},
+        "gif": {"x.gif": encoded(5, "gif", codec="gif", pix_fmt="rgb8")},
     }
 
 

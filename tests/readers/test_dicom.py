@@ -228,7 +228,10 @@ def test_what_this_reader_does_not_read_says_so(series, keyword, value, expected
 
 
 def test_reports_are_ignored_by_kind(series):
-    edit(series[0], SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")
+    dataset = pydicom.dcmread(series[0])
+    dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
+    dataset.save_as(series[0])
     assert read_header(series[0]).ignored == "dicom_sr"
 
 
