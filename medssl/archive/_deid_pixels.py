@@ -45,6 +45,7 @@ def rule_of(dataset: Any, sop_class: str) -> Rule:
     if dataset.get("Modality") in _ULTRASOUND or sop_class.startswith(_ULTRASOUND_CLASSES):
         return "sector"
     annotated = str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES"
+    annotated |= "SCREEN" in str(dataset.get("ImageType", "")).upper()
     coloured = int(dataset.get("SamplesPerPixel") or 1) > 1
     palette = "PALETTE" in str(dataset.get("PhotometricInterpretation", ""))
     if annotated or coloured or palette or sop_class.startswith(_CAPTURES):

@@ -21,6 +21,7 @@ from tests.scans import blob_hu, oblique, save_dicom
 from tests.us_dicom import BANNER, SHAPE, banner_cine, drawn, save_us, true_fan
 
 BURNED_IN = {"BurnedInAnnotation": "YES"}
+SCREENSHOT = ["DERIVED", "SECONDARY", "SCREEN SAVE"]
 PET = "1.2.840.10008.5.1.4.1.1.128"
 SCREEN = "1.2.840.10008.5.1.4.1.1.7"
 RADIOGRAPH = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -120,6 +121,7 @@ def test_medssl_reads_the_copy_as_the_same_clip(tmp_path):
         (banner_cine(2), {"sop_class": SCREEN, "Modality": "CT"}),
         (banner_cine(2), {"Modality": "ES"}),
         (banner_cine(1)[..., :1], {"Modality": "CT", "sop_class": PET, **BURNED_IN}),
+        (banner_cine(1)[..., :1], {"Modality": "CT", "sop_class": PET, "ImageType": SCREENSHOT}),
         (banner_cine(2), {"Modality": "CT"}),
         (banner_cine(2), {"Modality": "CT", "sop_class": PET}),
         (banner_cine(3, moving=False), {}),
@@ -127,8 +129,8 @@ def test_medssl_reads_the_copy_as_the_same_clip(tmp_path):
         (np.full((1, *SHAPE, 1), 90, np.uint8) + drawn()[None, ..., None] // 2, {"Modality": "DX"}),
     ],
     ids=[
-        *("screen", "captured CT", "endoscopy", "says so", "mislabelled", "coloured"),
-        *("only text", "text in the fan", "radiograph"),
+        *("screen", "captured CT", "endoscopy", "says so", "screen save", "mislabelled"),
+        *("coloured", "only text", "text in the fan", "radiograph"),
     ],
 )  # fmt: skip
 def test_what_may_show_text_is_refused(tmp_path, frames, more):

@@ -2,8 +2,11 @@
 
 import gzip
 import hashlib
+import re
 import stat
 import struct
+import subprocess
+import sys
 import zipfile
 from collections import Counter
 
@@ -327,6 +330,38 @@ def dicom_volumes(folder):
         (hashlib.sha256(sample(one).array.tobytes()).hexdigest(), one.geometry.affine.tobytes())
         for one in volumes
     )
+
+
+def test_ids_are_never_parts_of_a_path(tmp_path):
+    folder = series(tmp_path, patient="../../../quixano")
+    with pydicom.config.disable_value_validation():
+        edit(folder, lambda ds: setattr(ds, "SeriesInstanceUID", "../x/../../etc"))
+        deidentify(tmp_path)
+    names = {str(file.relative_to(tmp_path / "out" / "files")) for file in copies(tmp_path)}
+    assert len(names) == 5
+    assert all(re.fullmatch(r"([0-9a-f]{16}/){3}[0-9a-f]{16}\.dcm", name) for name in names)
+
+
+FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+from medssl.cli.main import main
+main()
+"""
+
+
+def test_a_disk_that_fills_up_is_exit_6_and_leaves_whole_files_only(tmp_path):
+    series(tmp_path)
+    words = ["deidentify", "-i", tmp_path / "in", "-o", tmp_path / "out", "workers=0"]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, "2500", *map(str, words)],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 6, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert not list((tmp_path / "out").rglob("*.tmp")) and not copies(tmp_path)
 
 
 @pytest.mark.real
