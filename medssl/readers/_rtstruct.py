@@ -7,8 +7,10 @@ Slices between contours stay empty: nothing is interpolated.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ import numpy.typing as npt
 from medssl.core.errors import ReadError
 from medssl.readers._contours import Polygons, area_px, error_allowed_px, fill
 from medssl.readers._dicom_open import PARSE_ERRORS, opened
+from medssl.readers._dicom_places import Short, Unusual, find_places
 from medssl.readers._dicom_tags import PydicomElements, whole
 from medssl.readers._seg_frames import (
     LINE_TOLERANCE_FRACTION,
@@ -24,10 +27,12 @@ from medssl.readers._seg_frames import (
     RAS_FROM_LPS,
     items,
 )
+from medssl.readers._source import open_source, size_of
 
 RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 # More is no drawing of a person; each point takes 24 bytes.
 MAX_POINTS = 5_000_000
+MAX_BYTES = 2**30
 # A structure's filled volume may differ by this share from that of its contours.
 VOLUME_TOLERANCE = 0.05
 _CLOSED = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}
@@ -53,8 +58,12 @@ class Filled(NamedTuple):
     flags: tuple[str, ...]
 
 
-def rtstruct_tags(dataset: Any) -> dict[str, Any]:
+def rtstruct_tags(dataset: Any, path: Path) -> dict[str, Any]:
     """What the header says: structures by number with their names, what they were drawn on."""
+    if size_of(path) > MAX_BYTES:
+        return _refused("too_large", f"a structure set of {size_of(path) / 2**30:.1f} GiB")
+    if _is_cut_short(path):
+        return _refused("truncated", "the structure set ends within an element")
     structures: list[dict[str, Any]] = []
     spaces = set()
     for item in items(dataset, "StructureSetROISequence"):
@@ -70,6 +79,8 @@ def rtstruct_tags(dataset: Any) -> dict[str, Any]:
     numbers = {one["number"] for one in structures}
     if not structures or len(numbers) < len(structures):
         return _refused("broken_header", "no structures, or two of one number")
+    if "ROIContourSequence" not in dataset or drawn - numbers:
+        return _refused("broken_header", "structures without contours, or the other way round")
     if len(spaces) > 1:
         return _refused("other_frame_of_reference", "structures in several frames of reference")
     return {
@@ -79,6 +90,23 @@ def rtstruct_tags(dataset: Any) -> dict[str, Any]:
         "space": spaces.pop(),
         **_references(dataset),
     }
+
+
+def _is_cut_short(path: Path) -> bool:
+    """Whether a structure set ends within an element: its last contours would go missing unseen.
+
+    Raises:
+        OSError: as ``open`` does.
+    """
+    with open_source(path) as file:
+        data = file.read()
+    try:
+        find_places(data, whole=True)
+    except (Short, struct.error):
+        return True
+    except Unusual:
+        return False  # big endian or deflated: pydicom reads it, or finds it broken
+    return False
 
 
 def read_structures(path: str, wanted: Collection[int]) -> list[Structure]:
@@ -229,6 +257,10 @@ def _points(contour: Any) -> FloatArray:
         raise ReadError("broken_contour", "a contour point is no number") from None
     if len(numbers) % 3 or not np.isfinite(numbers).all():
         raise ReadError("broken_contour", "a contour point is not three finite numbers")
+    stated = whole(PydicomElements(contour), "NumberOfContourPoints")
+    if stated is not None and stated != len(numbers) // 3:
+        what = f"a contour of {len(numbers) // 3} points, its header says {stated}"
+        raise ReadError("broken_contour", what)
     return numbers.reshape(-1, 3)
 
 

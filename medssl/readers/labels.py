@@ -19,7 +19,7 @@ from medssl.core.errors import ReadError
 from medssl.core.geometry import Geometry
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
 from medssl.readers._dicom_open import opened
-from medssl.readers._dicom_pixels import is_uncompressed
+from medssl.readers._dicom_pixels import is_trusted
 from medssl.readers._dicom_tags import PydicomElements, whole
 from medssl.readers._label_grid import LabelMap, drawn_names, label_record, labels_on_grid
 from medssl.readers._rtstruct import RTSTRUCT_CLASS, rtstruct_tags
@@ -66,7 +66,7 @@ def header_from_dataset(dataset: Any, path: Path) -> FileHeader:
     """Header of a SEG or RTSTRUCT whose data set was parsed already, without its pixels."""
     elements = PydicomElements(dataset)
     if _sop_class(dataset) == RTSTRUCT_CLASS:
-        tags = rtstruct_tags(dataset)
+        tags = rtstruct_tags(dataset, path)
     else:
         tags = seg_tags(dataset, size_of(path))
     tags |= {
@@ -110,7 +110,7 @@ def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]
 def trusted(found: Found) -> bool:
     """Contours are parsed by pydicom, uncompressed frames read by numpy alone."""
     pixels = found.options.get("pixels")
-    return pixels is None or is_uncompressed(pixels["syntax"])
+    return pixels is None or is_trusted(pixels["syntax"])
 
 
 def _sop_class(dataset: Any) -> str:

@@ -1,6 +1,7 @@
 """RTSTRUCT on an image's grid: volumes against closed forms, and what is refused."""
 
 import numpy as np
+import pydicom
 import pytest
 
 import medssl
@@ -143,6 +144,43 @@ def test_text_in_place_of_a_number_is_refused(draw, text):
     content = path.read_bytes()
     assert content.count(b"7.1234") == 9
     path.write_bytes(content.replace(b"7.1234", text.ljust(6), 1))
+    assert reason(path) == "broken_contour"
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.999])
+def test_a_set_that_ends_early_is_refused_not_read_in_part(draw, share):
+    path = draw({"a": [flat(SQUARE, k) for k in range(3, 15)]})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert reason(path) in {"truncated", "broken_header"}
+
+
+def drop_contours(one):
+    del one.ROIContourSequence
+
+
+def drop_structures(one):
+    one.StructureSetROISequence.pop()
+
+
+def rename(one):
+    one.ROIContourSequence[0].ReferencedROINumber = 9
+
+
+@pytest.mark.parametrize("change", [drop_contours, drop_structures, rename])
+def test_contours_and_structures_that_do_not_fit_are_refused(draw, change):
+    path = draw({"a": [flat(SQUARE, 3)]})
+    one = pydicom.dcmread(path)
+    change(one)
+    one.save_as(path)
+    assert reason(path) == "broken_header"
+
+
+def test_a_number_of_points_that_is_not_theirs_is_refused(draw):
+    path = draw({"a": [flat(SQUARE, 3)]})
+    one = pydicom.dcmread(path)
+    one.ROIContourSequence[0].ContourSequence[0].NumberOfContourPoints = 5
+    one.save_as(path)
     assert reason(path) == "broken_contour"
 
 
