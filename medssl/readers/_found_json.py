@@ -9,6 +9,10 @@ import numpy as np
 
 from medssl.core.geometry import Geometry
 from medssl.readers._base import Found
+from medssl.readers._video_index import VideoIndex
+
+# Instead of the times of a video, which may be hundreds of thousands: its index has them.
+_IN_INDEX = "index"
 
 
 def to_json(found: Found) -> dict[str, Any]:
@@ -24,7 +28,7 @@ def to_json(found: Found) -> dict[str, Any]:
         "kind": geometry.kind,
         "affine": None if geometry.affine is None else geometry.affine.ravel().tolist(),
         "spacing_mm": geometry.spacing_mm,
-        "frame_times_s": geometry.frame_times_s,
+        "frame_times_s": _IN_INDEX if _has_index(found) else geometry.frame_times_s,
         "options": found.options,
     }
 
@@ -36,7 +40,7 @@ def from_json(content: dict[str, Any]) -> Found:
         kind=content["kind"],
         affine=None if affine is None else np.array(affine, dtype=np.float64).reshape(4, 4),
         spacing_mm=_tuple(content["spacing_mm"]),
-        frame_times_s=_tuple(content["frame_times_s"]),
+        frame_times_s=_times(content),
     )
     return Found(
         files=tuple(content["files"]),
@@ -48,6 +52,16 @@ def from_json(content: dict[str, Any]) -> Found:
         modality=content["modality"],
         options=content["options"],
     )
+
+
+def _has_index(found: Found) -> bool:
+    return found.format == "video" and found.geometry.frame_times_s is not None
+
+
+def _times(content: dict[str, Any]) -> tuple[float, ...] | None:
+    if content["frame_times_s"] == _IN_INDEX:
+        return VideoIndex.from_json(content["options"]["index"]).frame_times_s
+    return _tuple(content["frame_times_s"])
 
 
 def _tuple(values: Sequence[float] | None) -> tuple[float, ...] | None:

@@ -1,6 +1,7 @@
 """Video: the right frame for every number, the true times, and damage that is said, not shown."""
 
 import csv
+import json
 import subprocess
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from medssl.readers import video
 from medssl.readers._base import Policy
 from medssl.readers._dispatch import group_headers, sample
+from medssl.readers._found_json import from_json, to_json
 from pipelines._video_files import KINDS, TICK_S, UNEVEN, encode, numbers_of, trim
 
 
@@ -80,6 +82,16 @@ def test_another_library_gives_identical_frames_or_is_refused(made, kind, backen
     reference, _ = clip_of(made(kind))
     numbers = [41, 3, 3, 59, 0, 30, 34, 38, 37, 13]
     np.testing.assert_array_equal(clip.frames(numbers), reference.frames(numbers))
+
+
+@pytest.mark.parametrize("kind", ["uneven.mp4", "mpeg2.ts"])
+def test_a_record_survives_the_catalog_without_its_times_written_out(made, kind):
+    _, found = clip_of(made(kind))
+    text = json.dumps(to_json(found))
+    assert "0.04" not in text
+    again = from_json(json.loads(text))
+    assert again.geometry.frame_times_s == found.geometry.frame_times_s
+    assert numbers_of(sample(again).frames([59])) == [59]
 
 
 @pytest.fixture
