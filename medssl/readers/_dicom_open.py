@@ -127,19 +127,21 @@ def is_bare(head: bytes) -> bool:
 
 def _parsed(file: BinaryIO, size: int, pixel_bytes: int | None) -> Opened:
     head = file.read(_META_BYTES)
-    meta_end = _deflated_from(head)
+    deflated = _deflated_from(head)
     try:
-        if meta_end is None:
+        if deflated is None:
             file.seek(0)
             force = head[128:132] != b"DICM" and is_bare(head)
             dataset: Any = pydicom.dcmread(file, stop_before_pixels=True, force=force)
         else:
+            meta_end, stored_class = deflated
             file.seek(meta_end)
             cap = _HEADER_CAP if pixel_bytes is None else _HEADER_CAP + pixel_bytes
             file, size = _inflate(file, cap, whole=pixel_bytes is not None)
             dataset = read_dataset(file, False, True, stop_when=_at_pixels)
             dataset.file_meta = FileMetaDataset()
             dataset.file_meta.TransferSyntaxUID = UID(DEFLATED)
+            dataset.file_meta.MediaStorageSOPClassUID = UID(stored_class)
     except InvalidDicomError:
         raise
     except PARSE_ERRORS as error:
@@ -147,11 +149,11 @@ def _parsed(file: BinaryIO, size: int, pixel_bytes: int | None) -> Opened:
     return Opened(dataset, file, size, _pixel_element(file, dataset))
 
 
-def _deflated_from(head: bytes) -> int | None:
-    """Where the deflated data set starts; ``None`` if this file is not deflated."""
+def _deflated_from(head: bytes) -> tuple[int, str] | None:
+    """Where the deflated data set starts, and its media storage class; ``None`` if not deflated."""
     if head[128:132] != b"DICM":
         return None
-    at, syntax = 132, ""
+    at, uids = 132, {b"\x02\x00": "", b"\x10\x00": ""}
     while head[at : at + 2] == b"\x02\x00" and at + 12 <= len(head):
         element, vr = head[at + 2 : at + 4], head[at + 4 : at + 6]
         if vr in {b"OB", b"UN"}:
@@ -160,10 +162,10 @@ def _deflated_from(head: bytes) -> int | None:
         else:
             value = at + 8
             length = int.from_bytes(head[at + 6 : value], "little")
-        if element == b"\x10\x00":
-            syntax = head[value : value + length].strip(b"\0 ").decode("ascii", "replace")
+        if element in uids:
+            uids[element] = head[value : value + length].strip(b"\0 ").decode("ascii", "replace")
         at = value + length
-    return at if syntax == DEFLATED else None
+    return (at, uids[b"\x02\x00"]) if uids[b"\x10\x00"] == DEFLATED else None
 
 
 def _inflate(file: BinaryIO, cap: int, *, whole: bool) -> tuple[io.BytesIO, int]:
