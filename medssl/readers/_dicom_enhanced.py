@@ -39,13 +39,21 @@ def add_frames(dataset: Any, tags: dict[str, Any]) -> None:
     dimensions = _dimensions(dataset)
     frames = [_frame_tags(_Frame(group, shared), tags, dimensions) for group in groups]
     if len(frames) == 1:
-        tags.update(frames[0])
+        tags.update({**frames[0], "split": {**tags["split"], **frames[0]["split"]}})
         return
-    common = {
-        key: value for key, value in frames[0].items() if all(f[key] == value for f in frames)
-    }
-    tags.update(common)
-    tags["slices"] = [{k: v for k, v in frame.items() if k not in common} for frame in frames]
+    tags.update(_take_common(frames))
+    tags["split"] = {**tags["split"], **_take_common([frame["split"] for frame in frames])}
+    tags["slices"] = frames
+
+
+def _take_common(frames: list[dict[str, Any]]) -> dict[str, Any]:
+    """Take out what is the same in all: a file may have thousands of frames."""
+    first = frames[0]
+    common = {k: v for k, v in first.items() if k != "split" and all(f.get(k) == v for f in frames)}
+    for frame in frames:
+        for key in common:
+            del frame[key]
+    return common
 
 
 class _Frame:
@@ -73,7 +81,7 @@ def _frame_tags(frame: _Frame, tags: dict[str, Any], dimensions: list[int]) -> d
         "rescale": _rescale(frame, tags),
         "units": _units(frame, tags),
         "image_type": kind.text("FrameType").upper() or tags["image_type"],
-        "split": {**tags["split"], **_splits(frame, kind, dimensions)},
+        "split": _splits(frame, kind, dimensions),
     }
 
 

@@ -44,7 +44,11 @@ def slices_of(header: FileHeader) -> Slices:
     if own is None:
         return [Slice(header.path, 0, header.tags)]
     shared = {key: value for key, value in header.tags.items() if key != "slices"}
-    return [Slice(header.path, n, {**shared, **tags}) for n, tags in enumerate(own)]
+    return [Slice(header.path, n, _merged(shared, tags)) for n, tags in enumerate(own)]
+
+
+def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    return {**shared, **own, "split": {**shared["split"], **own.get("split", {})}}
 
 
 def normal_of(slices: Slices) -> npt.NDArray[np.float64]:

@@ -96,6 +96,7 @@ IMAGE_TYPES = {
     *("MONOENERGETIC", "VMI", "MATERIAL", "IODINE", "FIELD_MAP", "B0_MAP", "B1", "VELOCITY"),
 }
 _SCANNING_SEQUENCES = ("SE", "IR", "GR", "EP", "RM")
+_PULSES = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}
 _SEQUENCE_VARIANTS = ("MP", "TOF")
 
 
@@ -165,6 +166,9 @@ def _body_part(text: str) -> str:
 
 def _sequence(elements: Elements) -> str:
     scanning = elements.text("ScanningSequence").upper().split("\\")
+    if scanning == [""]:  # enhanced objects
+        scanning = _PULSES.get(elements.text("EchoPulseSequence").upper(), [])
+        scanning = scanning + ["EP"] * (elements.text("EchoPlanarPulseSequence").upper() == "YES")
     variants = elements.text("SequenceVariant").upper().split("\\")
     words = [one for one in _SCANNING_SEQUENCES if one in scanning]
     return "_".join(words + [one for one in _SEQUENCE_VARIANTS if words and one in variants])
