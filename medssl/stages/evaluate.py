@@ -2,7 +2,9 @@
 
 Pairs: the prediction ``<name>_seg.nii.gz`` or ``<name>.nii.gz`` (or ``.nii``) belongs to the
 reference ``<name>.nii.gz`` in the same subfolder; ``<name>_0000_seg`` (nnU-Net channel suffix)
-belongs to ``<name>`` too. Files whose names start with a dot are no cases.
+belongs to ``<name>`` too. Files whose names start with a dot are no cases. Where there is no such
+NIfTI, a DICOM SEG or RTSTRUCT ``<name>.dcm`` is the reference: it is put on the prediction's grid,
+and its segments are matched by label name.
 
 The mean over labels is taken within each case first, then over cases. A label that occurs in any
 case, or is named in ``labels``, counts in every case: absent from prediction and reference, it
@@ -34,12 +36,14 @@ from medssl.core.runlog import Run, write_text
 from medssl.evaluation.bootstrap import Interval, bootstrap_mean
 from medssl.evaluation.segmentation import BOTH_EMPTY, LabelScore, score_labels
 from medssl.readers import _read
+from medssl.readers.labels import labels_on_grid
 
 Scores = dict[str, dict[int, LabelScore]]
 
 
 # What predict writes beside its results.
 LABELS_NAME = "labels.json"
+DICOM_ENDING = ".dcm"
 
 
 class EvaluateConfig(Config):
@@ -81,11 +85,10 @@ def run(config: EvaluateConfig) -> Run:
     pairs = pair_files(config.pred, config.ref)
     patients = _patients(config.groups, pairs)
     shown = track(pairs, "evaluate", transient=True, disable=not rich.get_console().is_terminal)
-    scores = {pair.case: score_pair(pair) for pair in shown}
+    stated = _stated_labels(config)
+    scores = {pair.case: score_pair(pair, stated) for pair in shown}
     finished = Run("evaluate", config.out)
-    finished.result = summarise(
-        scores, patients, _label_names(_stated_labels(config), pairs, scores)
-    )
+    finished.result = summarise(scores, patients, _label_names(stated, pairs, scores))
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(config.out, json.dumps(finished.result, indent=1, allow_nan=False) + "\n")
     return finished
@@ -97,7 +100,7 @@ def pair_files(pred: Path, ref: Path) -> list[Pair]:
     Raises:
         MedsslError: naming the first file without partner, or with two.
     """
-    predictions, references = _nifti_files(pred), _nifti_files(ref)
+    predictions, references = _nifti_files(pred), {**_dicom_files(ref), **_nifti_files(ref)}
     if not predictions and not references:
         raise NothingUsableError("no NIfTI file to compare", where=f"{pred}, {ref}")
     partner: dict[str, str] = {}
@@ -115,13 +118,19 @@ def pair_files(pred: Path, ref: Path) -> list[Pair]:
     return [Pair(name, predictions[partner[name]], file) for name, file in references.items()]
 
 
-def score_pair(pair: Pair) -> dict[int, LabelScore]:
+def score_pair(pair: Pair, names: dict[int, str] | None = None) -> dict[int, LabelScore]:
     """Scores of the labels that occur in one case.
+
+    Args:
+        pair: the two files.
+        names: label values and names; needed where the reference is DICOM.
 
     Raises:
         MedsslError: other grid, or labels that are no whole numbers.
         ReadError: a file that cannot be read.
     """
+    if pair.ref.suffix == DICOM_ENDING:
+        return _score_dicom(pair, names)
     pred, ref = _read.read(pair.pred), _read.read(pair.ref)
     affine, other = pred.geometry.affine, ref.geometry.affine
     where = f"{pair.pred} and {pair.ref}"
@@ -135,6 +144,18 @@ def score_pair(pair: Pair) -> dict[int, LabelScore]:
         what = f"prediction and reference lie {apart_mm:.3g} mm apart at a corner"
         raise MedsslError(what, where=where, fix="predict on the grid that was labelled")
     return score_labels(_labels(pred.array, pair.pred), _labels(ref.array, pair.ref), other)
+
+
+def _score_dicom(pair: Pair, names: dict[int, str] | None) -> dict[int, LabelScore]:
+    if names is None:
+        what = "a DICOM reference has names, the predictions have numbers only"
+        raise MedsslError(what, where=str(pair.ref), fix="give labels={1: name}")
+    pred = _read.read(pair.pred)
+    d, h, w = pred.shape[1:]
+    ref = labels_on_grid(pair.ref, pred.geometry, (d, h, w), names=names)
+    assert pred.geometry.affine is not None  # checked by labels_on_grid
+    labels_DHW = ref.labels_DHW.astype(np.int32)
+    return score_labels(_labels(pred.array, pair.pred), labels_DHW, pred.geometry.affine)
 
 
 def summarise(scores: Scores, patients: list[str], names: dict[int, str]) -> dict[str, Any]:
@@ -177,6 +198,11 @@ def _nifti_files(folder: Path) -> dict[str, Path]:
             raise MedsslError("one case twice", where=f"{found[key]}, {file}")
         found[key] = file
     return found
+
+
+def _dicom_files(folder: Path) -> dict[str, Path]:
+    files = (file for file in sorted(folder.rglob(f"*{DICOM_ENDING}")) if file.name[0] != ".")
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
 def _reference_names(prediction: str) -> Iterable[str]:
