@@ -221,6 +221,9 @@ class Built:
         for one in self.failures:
             ledger.add(one.record_id, "index", one.reason, one.message, hash=one.fingerprint)
         ledger.keep("index", {(one.record_id, one.fingerprint) for one in self.failures})
+        now = {(one.record_id, one.reason) for one in self.failures}
+        old = [one for one in ledger.entries() if one.stage == "index"]
+        ledger.drop(one for one in old if (one.record_id, one.reason) not in now)
         keys = self.records.select("record_id", "fingerprint")
         ledger.keep("pixels", set(keys.iter_rows()))
         pixels = read_table(out / PIXELS, PIXEL_SCHEMA).join(

@@ -112,6 +112,8 @@ def read_header(path: Path) -> FileHeader:
         if container_of(path) is None and not path.is_file() and not path.is_dir():
             if path.is_symlink() and any(reader(n).matches(path, b"") for n in READERS.names()):
                 raise ReadError("unreadable", "a link to a scan leads nowhere", where=str(path))
+            if not path.is_symlink():
+                path.stat()  # raises if it vanished since it was listed
             kind = "broken_link" if path.is_symlink() else "special_file"
             return FileHeader(path=str(path), format="", tags={}, ignored=kind)
         with open_source(path) as file:
