@@ -2,8 +2,8 @@
 
 Drawn letters differ from anatomy in three ways that need no model: strokes are thin and stand out
 sharply, they have one brightness, and several of one height stand beside each other on one line.
-What the detector finds and misses is measured in tests/archive/test_burned_in.py. It reads nothing:
-a picture without a finding is not proven clean.
+What the detector finds and misses is measured in docs/results/quality.md. It reads nothing: a
+picture without a finding is not proven clean.
 """
 
 from __future__ import annotations
