@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from medssl.core.errors import UsageError
 from medssl.readers._dispatch import sample
 from medssl.readers._label_grid import MAX_LABEL, whole_values
 from medssl.readers.labels import drawn_names, label_record
+
+CHOSEN = "labels.json"
 
 __all__ = ["MAX_LABEL", "labels_in", "numbered"]
 
@@ -40,8 +43,39 @@ def labels_in(files: Iterable[Path], where: Path) -> dict[int, str]:
 
 
 def numbered(names: Iterable[str], where: Path) -> dict[int, str]:
-    """Values for names: 0 is background, 1, 2, ... in sorted order."""
+    """Values for the names of segments and structures, 0 is background.
+
+    A file ``labels.json``, ``{"1": "liver", ...}`` as predict writes it, beside the table or in the
+    folder chooses names and values; without it all names are numbered in sorted order.
+
+    Raises:
+        UsageError: more than 255 names, or a ``labels.json`` that does not fit.
+    """
+    chosen = (where if where.is_dir() else where.parent) / CHOSEN
+    if chosen.is_file():
+        return _chosen(chosen, set(names))
     ordered = sorted(names)
     if len(ordered) > MAX_LABEL:
-        raise UsageError(f"{len(ordered)} labels, at most {MAX_LABEL}", where=str(where))
+        fix = f"name those to use in {CHOSEN}"
+        raise UsageError(f"{len(ordered)} labels, at most {MAX_LABEL}", where=str(where), fix=fix)
     return dict(enumerate(["background", *ordered]))
+
+
+def _chosen(path: Path, names: set[str]) -> dict[int, str]:
+    where = str(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UsageError("labels.json is no JSON", where=where) from None
+    fix = f'e.g. {{"1": "liver"}}: a value from 1 to {MAX_LABEL} for each name'
+    if not isinstance(content, dict) or not all(str(key).isdigit() for key in content):
+        raise UsageError("labels.json does not map numbers to names", where=where, fix=fix)
+    labels = {0: "background"} | {int(k): str(v) for k, v in content.items() if int(k)}
+    if len(labels) < 2 or max(labels) > MAX_LABEL or len(set(labels.values())) < len(labels):
+        raise UsageError("labels.json holds no label, or one twice", where=where, fix=fix)
+    unknown = sorted(set(labels.values()) - names - {"background"})
+    if unknown:
+        # The terminal may show names: they are the user's own.
+        where = f"{where}: {', '.join(unknown[:8])}; the files hold {', '.join(sorted(names)[:20])}"
+        raise UsageError("labels.json names labels that no file holds", where=where)
+    return labels

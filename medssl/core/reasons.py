@@ -149,7 +149,7 @@ REASONS: dict[str, Meaning] = {
     ),
     "overlapping_labels": Meaning(
         "a voxel belongs to two segments or structures, a label map holds one label per voxel",
-        "leave out those that contain others",
+        "choose those that exclude each other in labels.json, see docs/labels.md",
     ),
     "other_frame_of_reference": Meaning(
         "label and image were made in different frames of reference", LABELS

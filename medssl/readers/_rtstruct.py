@@ -174,7 +174,7 @@ def _fill_one(
         shared = int(np.count_nonzero(labels_DHW[place][inside_HW]))
         if shared:
             what = f"{shared} voxels of one slice belong to two structures"
-            fix = "a label map holds one label per voxel: leave out structures that contain others"
+            fix = "a label map holds one label per voxel: choose structures in labels.json"
             raise ReadError("overlapping_labels", what, fix=fix)
         labels_DHW[place][inside_HW] = value
         filled_px += int(np.count_nonzero(inside_HW))

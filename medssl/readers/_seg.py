@@ -202,7 +202,7 @@ def _paint(out_HW: npt.NDArray[Any], inside_HW: npt.NDArray[np.bool_], number: i
     shared = int(np.count_nonzero(out_HW[inside_HW]))
     if shared:
         what = f"{shared} voxels of one slice belong to two segments"
-        fix = "a label map holds one label per voxel: leave out segments that contain others"
+        fix = "a label map holds one label per voxel: choose segments in labels.json"
         raise ReadError("overlapping_labels", what, fix=fix)
     out_HW[inside_HW] = number
 

@@ -167,3 +167,29 @@ def test_a_folder_of_series_without_labels_says_what_is_wanted(tmp_path):
     with pytest.raises(UsageError, match="no labelled data set") as caught:
         load_labelled(tmp_path)
     assert "RTSTRUCT" in caught.value.fix
+
+
+def test_labels_json_chooses_structures_and_their_values(hospital):
+    second = series(hospital / "p2" / "ct", AFFINE)
+    structures = {"liver": [box(1)], "body": [box(1), box(2), box(3)]}
+    write_rtstruct(hospital / "p2" / "rs.dcm", structures, second[0])
+    labelled = load_labelled(hospital)
+    with pytest.raises(ReadError) as caught:
+        read_case(labelled.cases[1], labelled)
+    assert caught.value.reason == "overlapping_labels" and "labels.json" in caught.value.fix
+    (hospital / "labels.json").write_text('{"7": "liver"}')
+    labelled = load_labelled(hospital)
+    assert labelled.labels == {0: "background", 7: "liver"}
+    _, _, labels = read_case(labelled.cases[1], labelled)
+    assert (labels.labels_DHW == 7).sum() == 12 and labels.flags == ("segments_left_out=1",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "{}", '{"liver": 1}', '{"1": "heart"}', '{"300": "liver"}',
+     '{"1": "liver", "2": "liver"}'],
+)  # fmt: skip
+def test_a_labels_json_that_does_not_fit_is_refused(hospital, text):
+    (hospital / "labels.json").write_text(text)
+    with pytest.raises(UsageError, match=r"labels\.json"):
+        load_labelled(hospital)
