@@ -74,20 +74,30 @@ def is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """Packets with content, until the end or until the container makes no more sense."""
-    import av
+class Packets:
+    """Packets with content, until the end or until the container makes no more sense.
 
-    source = container.demux(stream)
-    while True:
-        try:
-            packet = next(source, None)
-        except (av.FFmpegError, ValueError):
-            return
-        if packet is None:
-            return
-        if packet.size:
-            yield packet
+    Attributes:
+        broken: it made no more sense; what follows is lost.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self.broken = False
+        self._source = container.demux(stream)
+
+    def __iter__(self) -> Iterator[Packet[VideoStream]]:
+        import av
+
+        while True:
+            try:
+                packet = next(self._source, None)
+            except (av.FFmpegError, ValueError, LookupError):
+                self.broken = True
+                return
+            if packet is None:
+                return
+            if packet.size:
+                yield packet
 
 
 def seek(container: InputContainer, stream: VideoStream, tick: int) -> bool:
@@ -112,7 +122,7 @@ class Pictures:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.damaged: set[int | None] = set()
         self.failures = 0
-        self._packets = packets(container, stream)
+        self._packets = Packets(container, stream)
         self._context = stream.codec_context
         self._key: int | None = None
         self._first_key: int | None = None

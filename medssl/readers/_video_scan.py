@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -16,18 +15,18 @@ from medssl.core.errors import ReadError
 from medssl.readers._video_decode import (
     CODECS,
     MAX_PIXELS,
+    Packets,
     Pictures,
     Source,
     is_cover,
     opened,
-    packets,
     seek,
 )
 from medssl.readers._video_index import VideoIndex, ticks_of
 from medssl.readers._video_source import video_source
 
 if TYPE_CHECKING:
-    from av import Packet, VideoFrame
+    from av import VideoFrame
     from av.video.stream import VideoStream
 
 _MAX_FRAMES = 2_000_000  # 18 hours at 30 frames/s
@@ -54,7 +53,7 @@ def index_of(source: Source, container: str, cut: bool = False) -> dict[str, Any
                 return {"ignored": "audio"}
             raise ReadError("no_frames", "the container holds no video stream")
         facts = _facts(stream)
-        read = _read_packets(packets(file, stream))
+        read = _read_packets(Packets(file, stream))
         several = len([s for s in file.streams.video if not is_cover(s)]) > 1
     if not read.n_keys:
         raise ReadError("no_frames", "the video stream holds no frame to start from")
@@ -131,7 +130,7 @@ class _Packets:
         return times[-1] + min(b - a for a, b in pairwise(times)) < n_ticks
 
 
-def _read_packets(source: Iterator[Packet[VideoStream]]) -> _Packets:
+def _read_packets(source: Packets) -> _Packets:
     read = _Packets()
     for packet in source:
         if len(read.ticks) == _MAX_FRAMES:
@@ -149,6 +148,7 @@ def _read_packets(source: Iterator[Packet[VideoStream]]) -> _Packets:
         read.damaged |= packet.is_corrupt
     if read.cut:
         read.hidden[-1] = True  # half a packet at the end
+    read.cut |= source.broken
     return read
 
 
