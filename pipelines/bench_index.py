@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pydicom import config
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.uid import UID
 
 from medssl.readers._dicom_tags import PydicomElements, tags_of
 from pipelines._bench import peak_mb, write_table
@@ -73,7 +75,7 @@ def _compared(kind: str, archive: Path, folder: Path, repeats: int) -> list[list
     times: dict[str, list[float]] = {"index": [], "same tags": [], "same values": []}
     for repeat in range(repeats):
         catalog = folder / f"catalog {kind} {repeat}"
-        times["index"].append(_seconds(lambda c=catalog: _index(archive, c)))
+        times["index"].append(_seconds(partial(_index, archive, catalog)))
         times["same tags"].append(_seconds(lambda: _plain_loop(paths, keywords)))
         times["same values"].append(_seconds(lambda: _mapping_loop(paths)))
     loops = zip(times["same tags"], times["same values"], strict=True)
@@ -155,10 +157,10 @@ def _element(group: int, element: int, vr: bytes, text: str) -> bytes:
 def _template(*, sequences: bool) -> bytes:
     with warnings.catch_warnings(), config.disable_value_validation():
         warnings.simplefilter("ignore")
-        dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+        dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm")))
         dataset.PatientID, dataset.StudyInstanceUID = _PATIENT % 0, _STUDY % 0
         dataset.SeriesInstanceUID, dataset.SOPInstanceUID = _SERIES % 0, _OBJECT % 0
-        dataset.file_meta.MediaStorageSOPInstanceUID = _OBJECT % 0
+        dataset.file_meta.MediaStorageSOPInstanceUID = UID(_OBJECT % 0)
         dataset.ImagePositionPatient, dataset.InstanceNumber = "-158.1\\-179\\-75.0", "1"
         dataset.SliceLocation = "-75.0"
         if sequences:

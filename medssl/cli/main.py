@@ -99,7 +99,10 @@ _stage(
     "List what an archive holds: catalog, quarantine ledger, patient-level split.",
     ARCHIVE,
     OUT,
-    _flag("pixels", "Decode every record once and add its pixel hash."),
+    _flag("pixels", "Decode every record once: duplicates, burned-in text, sectors, stills."),
+    _text("gaps", "Missing slices: quarantine, split or resample."),
+    _text("tilt", "Tilted gantry: shear or resample."),
+    _flag("clip_folders", "Numbered pictures of one size in a folder are frames of a clip."),
 )
 _stage(
     "pretrain",
