@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,36 @@ def read_dicom(folder: Path, policy: Policy = DEFAULT_POLICY) -> tuple[list[Foun
     found, bad = group_headers(headers, policy)
     dicom = [one for one in found if one.format == "dicom"]
     return sorted(dicom, key=lambda one: _natural(one.part)), refused + bad
+
+
+def row(data: Path, name: str, pattern: str, policy: Policy = DEFAULT_POLICY) -> list[str]:
+    """Table row of one set: name, kinds, verdicts, farthest corner, reference, refused, flags.
+
+    Args:
+        data: folder of the real data.
+        name: folder of the set in it.
+        pattern: its reference NIfTI files, relative to ``data``; none found = dcm2niix.
+        policy: for gaps and tilt.
+    """
+    found, refused = read_dicom(data / name, policy)
+    volumes = [one for one in found if one.geometry.kind == "volume"]
+    files = sorted(data.glob(pattern)) if pattern else []
+    matches = match_all(volumes, files) if volumes else []
+    kinds = Counter[str](one.geometry.kind for one in found)
+    flags = sorted({flag for one in volumes for flag in one.flags})
+    return [
+        f"`{name}`",
+        _counts(kinds) or "nothing",
+        _counts(Counter(match.verdict for match in matches)) or "-",
+        f"{max(match.corner_mm for match in matches):.0e}" if matches else "-",
+        ("provided" if files else "dcm2niix") if matches else "-",
+        _counts(Counter(one.reason for one in refused for _ in one.files)) or "-",
+        ", ".join(flags) or "-",
+    ]
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{name}: {n}" for name, n in sorted(counter.items()))
 
 
 def match_all(volumes: Sequence[Found], files: Sequence[Path]) -> list[Match]:

@@ -5,14 +5,13 @@ python -m pipelines.check_references ../shared/data
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import typer
 
-from medssl.readers._base import DEFAULT_POLICY, Policy
+from medssl.readers._base import Policy
 from pipelines._bench import write_table
-from pipelines._references import match_all, read_dicom
+from pipelines._references import row
 
 TITLE = "DICOM volumes against conversions by other tools"
 NOTE = (
@@ -46,9 +45,9 @@ def rows(data: Path) -> list[list[str]]:
     conversions = data / "dicom_conversion"
     folders = sorted({file.parent for file in conversions.rglob("*.dcm")})
     names = [*_PROVIDED, *(str(one.relative_to(data)) for one in folders), *_WHOLE]
-    upright = _row(data, _TILTED, Policy(tilt="resample"))
+    upright = row(data, _TILTED, "", Policy(tilt="resample"))
     return [
-        *(_row(data, name) for name in names),
+        *(row(data, name, _PROVIDED.get(name, f"{name}_ground_truth*.nii.gz")) for name in names),
         [f"{upright[0]} `--tilt resample`", *upright[1:]],
     ]
 
@@ -60,28 +59,6 @@ def main(data: Path) -> None:
     write_table("readers", TITLE, [*head, "refused", "flags"], table, NOTE, by="check_references")
     if any("different" in row[2] for row in table):
         raise typer.Exit(1)
-
-
-def _row(data: Path, name: str, policy: Policy = DEFAULT_POLICY) -> list[str]:
-    found, refused = read_dicom(data / name, policy)
-    volumes = [one for one in found if one.geometry.kind == "volume"]
-    files = sorted(data.glob(_PROVIDED.get(name, f"{name}_ground_truth*.nii.gz")))
-    matches = match_all(volumes, files) if volumes else []
-    kinds = Counter[str](one.geometry.kind for one in found)
-    flags = sorted({flag for one in volumes for flag in one.flags})
-    return [
-        f"`{name}`",
-        _counts(kinds) or "nothing",
-        _counts(Counter(match.verdict for match in matches)) or "-",
-        f"{max(match.corner_mm for match in matches):.0e}" if matches else "-",
-        ("provided" if files else "dcm2niix") if matches else "-",
-        _counts(Counter(one.reason for one in refused for _ in one.files)) or "-",
-        ", ".join(flags) or "-",
-    ]
-
-
-def _counts(counter: Counter[str]) -> str:
-    return ", ".join(f"{name}: {n}" for name, n in sorted(counter.items()))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from medssl.readers._video_dicom import add_video, is_video
 from medssl.readers.labels import LABEL_CLASSES
 from medssl.readers.labels import header_from_dataset as label_header
 
+_HEADER_ERRORS: tuple[type[Exception], ...] = (*PARSE_ERRORS, OSError)
 _SUFFIXES = {".dcm", ".dicom", ".ima"}
 # SOP classes that hold no image of the patient, by prefix of their UID.
 _IGNORED_CLASSES = (
@@ -73,7 +74,7 @@ def header(path: Path) -> FileHeader:
     try:
         with opened(path) as source:
             return _described(PydicomElements(source.dataset), path, size, source.pixels)
-    except (*PARSE_ERRORS, OSError) as error:
+    except _HEADER_ERRORS as error:
         # pydicom raises OSError too where a sequence ends early; the system's has a number.
         if isinstance(error, OSError) and error.errno is not None:
             raise
