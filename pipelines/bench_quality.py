@@ -79,7 +79,12 @@ def _copies(data: Path) -> Iterator[Row]:
             [int(255 * (v / 255) ** 0.7) for v in range(256)] * 3
         ),
         "edge of 2.5 % cut off": lambda image: image.crop(
-            (image.width // 40, image.height // 40, *(39 * n // 40 for n in image.size))
+            (
+                image.width // 40,
+                image.height // 40,
+                39 * image.width // 40,
+                39 * image.height // 40,
+            )
         ),
     }
     images = [Image.fromarray(np.moveaxis(x_CHW, 0, 2)) for x_CHW in _polyps(data)]
@@ -143,7 +148,8 @@ def _speckle(seed: int) -> Picture:
     smooth = np.asarray(coarse.resize((640, 480), Image.Resampling.BICUBIC), dtype=float)
     parts = [ndimage.gaussian_filter(rng.normal(size=(480, 640)), (1, 2)) for _ in range(2)]
     rayleigh = np.hypot(*parts)
-    return np.clip(smooth * rayleigh / rayleigh.mean() * 0.8, 0, 255).astype(np.uint8)
+    speckled = np.clip(smooth * rayleigh / rayleigh.mean() * 0.8, 0, 255)
+    return np.asarray(speckled.astype(np.uint8))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from medssl.archive._grey import grey_image
 from medssl.core.geometry import Kind
 
 NEAR_BITS = 2
-"""Hashes that differ in at most this many bits show the same picture; see docs/results/quality.md."""
+"""Hashes that differ in at most this many bits show one picture: docs/results/quality.md."""
 _SIDE_PX = 32
 _BITS = 64
 

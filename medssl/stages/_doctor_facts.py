@@ -164,10 +164,10 @@ def duplicates_of(records: Iterable[Record], files: Iterable[File]) -> dict[str,
     }
 
 
-def orphans_of(records: Sequence[Record], files: Iterable[File]) -> dict[str, int]:
-    """Labels without the image that they belong to.
+def orphans_of(records: Sequence[Record], files: Sequence[File]) -> dict[str, int]:
+    """Labels without the image that they belong to, and headers without their pixels.
 
-    By the series a label names, else by its file name without ``_seg`` and the like.
+    Labels by the series a label names, else by its file name without ``_seg`` and the like.
     """
     stems = {one.record_id: _stem(one.path) for one in files if one.record_id}
     images = [one for one in records if one.role == "image"]
@@ -180,7 +180,11 @@ def orphans_of(records: Sequence[Record], files: Iterable[File]) -> dict[str, in
         else stems.get(one.record_id) not in image_stems
         for one in labels
     )
-    return {"labels": len(labels), "labels_without_image": alone}
+    return {
+        "labels": len(labels),
+        "labels_without_image": alone,
+        "headers_without_pixels": sum(one.outcome == "refused:missing_file" for one in files),
+    }
 
 
 def identity_risk(root: Path, records: Sequence[Record], files: Sequence[File]) -> dict[str, Any]:
@@ -205,6 +209,7 @@ def identity_risk(root: Path, records: Sequence[Record], files: Sequence[File]) 
         "burned_in_possible": flags["burned_in_text_possible"],
         "secondary_captures": flags["secondary_capture"],
         "ultrasound": sum(one.modality == "US" for one in records),
+        "ultrasound_without_regions": flags["sector_from_pixels"],
     }
 
 

@@ -122,6 +122,7 @@ def _structure(report: dict[str, Any]) -> tuple[list[str], list[list[html.Cell]]
         *([f"told apart by {tag}", n] for tag, n in splits["by_tag"].items()),
         ["labels", orphans["labels"]],
         ["labels without an image here", orphans["labels_without_image"]],
+        ["headers without their pixel file", orphans["headers_without_pixels"]],
         ["records that copy another one's objects", copies["records"]],
         ["files that copy another one", copies["files"]],
     ]
@@ -138,6 +139,7 @@ def _risks(report: dict[str, Any]) -> tuple[list[str], list[list[html.Cell]]]:
         ["burned-in text possible by the header", risk["burned_in_possible"], "records"],
         ["secondary captures", risk["secondary_captures"], "records"],
         ["ultrasound", risk["ultrasound"], "records"],
+        ["ultrasound without stated regions", risk["ultrasound_without_regions"], "records"],
     ]
     plain = [[str(row[0]).replace("`", ""), *row[1:]] for row in rows]
     return ["what", "number", "of"], plain

@@ -167,8 +167,14 @@ def test_labels_without_image_and_series_with_several_records_are_counted(tmp_pa
     save_nifti(tmp_path / "imagesTr" / "a.nii", x_DHW, affine)
     save_nifti(tmp_path / "labelsTr" / "a.nii", (x_DHW > 0).astype(np.uint8), affine)
     save_nifti(tmp_path / "labelsTr" / "b_seg.nii", (x_DHW > 0).astype(np.uint8), affine)
+    save_nifti(tmp_path / "c.img", x_DHW, affine)  # writes c.hdr too
+    (tmp_path / "c.img").unlink()
     report = examine(tmp_path, samples=0).result
-    assert report["orphans"] == {"labels": 2, "labels_without_image": 1}
+    assert report["orphans"] == {
+        "labels": 2,
+        "labels_without_image": 1,
+        "headers_without_pixels": 1,
+    }
     assert "1 of 2 labels have no image" in verdict_text(report)
     assert report["samples"] == []
 
