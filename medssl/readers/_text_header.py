@@ -12,6 +12,7 @@ from medssl.core.errors import ReadError
 from medssl.readers._source import exists
 
 _MAX_DIGITS = 18
+_DATA_NAME = re.compile(r"\.z?raw(\.gz|\.bz2)?$", re.IGNORECASE)
 _Value = TypeVar("_Value")
 
 
@@ -43,6 +44,22 @@ def whole_numbers(
 def one_of(text: str, values: Mapping[str, _Value]) -> _Value | None:
     """The value of a word, whatever its case."""
     return values.get(text.strip().lower())
+
+
+def header_of_data(path: Path, ending: str) -> Path | None:
+    """The header file that a detached data file belongs to by its name: ``x.raw`` to ``x.mhd``."""
+    named = _DATA_NAME.search(path.name)
+    if named is None:
+        return None
+    header = path.with_name(path.name[: named.start()] + ending)
+    return header if exists(header) else None
+
+
+def files_of(header: Path, data: Path, ending: str) -> tuple[str, ...]:
+    """The files of a record: a data file counts if its name leads to its header."""
+    if data == header or header_of_data(data, ending) != header:
+        return (str(header),)
+    return str(header), str(data)
 
 
 def beside(header: Path, name: str) -> Path:

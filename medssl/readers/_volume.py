@@ -1,16 +1,10 @@
-"""What NIfTI, NRRD and MetaImage share: voxels of one block of bytes on one affine grid.
-
-Affines: axes within 0.06 degrees of right angles are header rounding. If that moves a corner by
-more than 1e-3 mm they are replaced by the nearest rotation (same spacing, same centre) and the
-record is flagged ``orthonormalised_mm=<how far the farthest corner moved>``. A larger angle may be
-a real tilt: it is kept as stored and flagged ``sheared``.
-"""
+"""What NIfTI, NRRD and MetaImage share: voxels of one block of bytes on one affine grid."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,15 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.core.errors import ReadError, ResourceError
-from medssl.core.geometry import Geometry, check_affine, grid_distance_mm, to_array_order
+from medssl.core.geometry import Geometry, to_array_order
 from medssl.core.sample import BYTE_CAP
+from medssl.readers._affines import settle
 from medssl.readers._base import FileHeader, Found
 from medssl.readers._inflate import inflate
 from medssl.readers._source import open_source, size_of
 
 MIN_SLICES = 3
-RIGHT_ANGLE_TOLERANCE = 1e-3
-VISIBLE_MM = 1e-3
 # Deflate cannot shrink more than this: a header that asks for more lies.
 MAX_DEFLATE_RATIO = 1032
 MAX_VOLUMES = 100_000
@@ -118,7 +111,21 @@ def volume_header(
     return FileHeader(path=where, format=reader, tags=tags, key=files[0])
 
 
-def found_of(one: FileHeader) -> list[Found]:
+def records_of(headers: Sequence[FileHeader]) -> list[Found]:
+    """Records of headers: files that share one (a pair, detached voxels) are one record.
+
+    A record names only files whose header is here, so that every file has one outcome.
+    """
+    present = {one.path for one in headers}
+    alone = {tuple(one.tags["files"]): one for one in headers}
+    return [
+        replace(record, files=tuple(file for file in record.files if file in present))
+        for one in alone.values()
+        for record in _found_of(one)
+    ]
+
+
+def _found_of(one: FileHeader) -> list[Found]:
     """One record, or one per time point."""
     tags = one.tags
     affine = tags["affine"]
@@ -172,47 +179,6 @@ def load_block(block: Block, where: str, time: int | None = None) -> npt.NDArray
         x_CDHW *= x_CDHW.dtype.type(block.scale[0])
         x_CDHW += x_CDHW.dtype.type(block.scale[1])
     return x_CDHW
-
-
-def settle(
-    affine: npt.NDArray[np.float64] | None, shape_WHD: tuple[int, int, int]
-) -> tuple[npt.NDArray[np.float64] | None, list[str]]:
-    """The affine by the rule of the module docstring, and its flags."""
-    if affine is None:
-        return None, ["geometry_unknown"]
-    steps = affine[:3, :3]
-    spacing = np.linalg.norm(steps, axis=0)
-    directions = steps / spacing
-    if np.abs(directions.T @ directions - np.eye(3)).max() > RIGHT_ANGLE_TOLERANCE:
-        return affine, ["sheared"]
-    left, _, right = np.linalg.svd(directions)
-    centre = (np.array(shape_WHD) - 1) / 2
-    nearest = np.eye(4)
-    nearest[:3, :3] = (left @ right) * spacing
-    nearest[:3, 3] = affine[:3, 3] + (steps - nearest[:3, :3]) @ centre
-    moved_mm = grid_distance_mm(affine, nearest, shape_WHD[::-1])
-    if moved_mm <= VISIBLE_MM:
-        return affine, []
-    return nearest, [f"orthonormalised_mm={moved_mm:.3g}"]
-
-
-def checked_affine(
-    columns_mm: npt.ArrayLike, origin_mm: npt.ArrayLike, where: str, *, lps: bool = False
-) -> npt.NDArray[np.float64]:
-    """RAS+ affine from the steps (columns) and position of the first voxel.
-
-    Raises:
-        ReadError: ``bad_geometry``.
-    """
-    affine = np.eye(4)
-    affine[:3, :3] = columns_mm
-    affine[:3, 3] = origin_mm
-    if lps:
-        affine[:2] *= -1.0
-    try:
-        return check_affine(affine)
-    except ReadError as error:
-        raise ReadError(error.reason, error.what, where=where, fix=error.fix) from None
 
 
 def check_length(block: Block, where: str) -> None:

@@ -17,19 +17,27 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.core.errors import ReadError
+from medssl.readers._affines import checked_affine
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
 from medssl.readers._source import open_source, size_of
-from medssl.readers._text_header import beside, numbers, one_of, whole_numbers
+from medssl.readers._text_header import (
+    beside,
+    files_of,
+    header_of_data,
+    numbers,
+    one_of,
+    whole_numbers,
+)
 from medssl.readers._volume import (
     Block,
     Packing,
-    checked_affine,
-    found_of,
     load_block,
+    records_of,
     volume_header,
 )
 
 MAX_HEADER_BYTES = 2**18
+ENDING = ".mhd"
 # MET_LONG is 4 or 8 bytes, by platform: not guessed.
 _TYPES = {
     "met_char": "i1",
@@ -54,9 +62,10 @@ _BOOLEAN = {"true": True, "1": True, "false": False, "0": False}
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """By the first key of the header, or by name."""
+    """By the first key of the header, or by name; data files beside their header too."""
     named = path.name.lower().endswith((".mha", ".mhd"))
-    return named or head.startswith(b"ObjectType = ")
+    stated = head.startswith(b"ObjectType = ")
+    return named or stated or header_of_data(path, ENDING) is not None
 
 
 def header(path: Path) -> FileHeader:
@@ -68,9 +77,12 @@ def header(path: Path) -> FileHeader:
             ``too_few_slices``, ``missing_file``, ``unsafe_path``.
     """
     where = str(path)
-    fields, block = _read(path)
+    described = header_of_data(path, ENDING) or path
+    fields, block = _read(described)
+    if path not in {described, block.data}:
+        return FileHeader(path=where, format="mha", tags={}, ignored="binary")
     flags = ["4d_as_channels"] if block.extra == 3 and block.count > 1 else []
-    files = (where,) if block.data == path else (where, str(block.data))
+    files = files_of(described, block.data, ENDING)
     affine = _affine(fields, int(fields["ndims"]), where)
     return volume_header(path, "mha", block, affine, flags, files)
 
@@ -79,7 +91,7 @@ def group(
     headers: list[FileHeader], _policy: Policy = DEFAULT_POLICY
 ) -> tuple[list[Found], list[Refused]]:
     """Each header is one volume."""
-    return [record for one in headers for record in found_of(one)], []
+    return records_of(headers), []
 
 
 def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
@@ -89,7 +101,9 @@ def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]
         ReadError: ``truncated``, ``extra_bytes``, ``corrupt``, and those of :func:`header`.
         ResourceError: more bytes than the cap.
     """
-    return load_block(_read(Path(found.files[0]))[1], found.files[0])
+    path = Path(found.files[0])
+    _, block = _read(header_of_data(path, ENDING) or path)
+    return load_block(block, found.files[0])
 
 
 def trusted(found: Found) -> bool:  # noqa: ARG001

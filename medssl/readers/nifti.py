@@ -4,7 +4,7 @@ Geometry: the sform if its code is > 0, else the qform if its code is > 0, else 
 sizes alone do not say where a voxel lies). Where both are valid and a corner differs by more than
 0.1 mm the record is flagged ``sform_qform_differ``; where the sform's spacing is not ``pixdim``,
 ``pixdim_differs``. Metres and micrometres become mm. Axes that are not at right angles: see
-:mod:`medssl.readers._volume`.
+:mod:`medssl.readers._affines`.
 
 A fourth axis is time, one record per time point (part ``Time=3``), if the header says so twice: a
 unit of time, and a step (``pixdim[4]``) > 0 that is not 1, or the intent code of a time series
@@ -35,7 +35,7 @@ from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refu
 from medssl.readers._inflate import inflate
 from medssl.readers._nifti_time import fourth_axis
 from medssl.readers._source import exists, open_source
-from medssl.readers._volume import Block, found_of, load_block, volume_header
+from medssl.readers._volume import Block, load_block, records_of, volume_header
 
 FORM_TOLERANCE_MM = 0.1
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}
@@ -76,9 +76,7 @@ def group(
     headers: list[FileHeader], _policy: Policy = DEFAULT_POLICY
 ) -> tuple[list[Found], list[Refused]]:
     """Each file, or pair of files, is one volume or one time series."""
-    # Both files of a pair carry one header: one of them speaks for both.
-    alone = {tuple(one.tags["files"]): one for one in headers}
-    return [record for one in alone.values() for record in found_of(one)], []
+    return records_of(headers), []
 
 
 def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
@@ -88,7 +86,7 @@ def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]
         ReadError: ``truncated`` or ``corrupt``, and those of :func:`header`.
         ResourceError: more bytes than the cap.
     """
-    _, block = _read([Path(file) for file in found.files], found.files[0])
+    _, block = _read(_files_of(Path(found.files[0])), found.files[0])
     return load_block(block, found.files[0], found.options.get("time"))
 
 

@@ -19,21 +19,22 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.core.errors import ReadError
+from medssl.readers._affines import checked_affine
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
 from medssl.readers._source import open_source, size_of
-from medssl.readers._text_header import beside, one_of, whole_numbers
+from medssl.readers._text_header import beside, files_of, header_of_data, one_of, whole_numbers
 from medssl.readers._text_header import numbers as parse_numbers
 from medssl.readers._volume import (
     Axis,
     Block,
     Packing,
-    checked_affine,
-    found_of,
     load_block,
+    records_of,
     volume_header,
 )
 
 MAX_HEADER_BYTES = 2**20
+ENDING = ".nhdr"
 _TYPES = {
     **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
     **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), "u1"),
@@ -68,8 +69,9 @@ _VECTOR = re.compile(r"none|\([^()]*\)", re.IGNORECASE)
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """By magic or by name."""
-    return head[:5] == b"NRRD0" or path.name.lower().endswith((".nrrd", ".nhdr"))
+    """By magic or by name; data files beside their header too."""
+    named = path.name.lower().endswith((".nrrd", ".nhdr"))
+    return head[:5] == b"NRRD0" or named or header_of_data(path, ENDING) is not None
 
 
 def header(path: Path) -> FileHeader:
@@ -81,14 +83,17 @@ def header(path: Path) -> FileHeader:
             ``too_few_slices``, ``missing_file``, ``unsafe_path``.
     """
     where = str(path)
-    fields, block = _read(path)
+    described = header_of_data(path, ENDING) or path
+    fields, block = _read(described)
+    if path not in {described, block.data}:
+        return FileHeader(path=where, format="nrrd", tags={}, ignored="binary")
     affine = _affine(fields, block, where)
     flags = []
     if block.extra is not None and block.extra_is == "channels":
         kinds = _kinds(fields, len(block.sizes), where)
         if kinds[block.extra] not in _CHANNEL_KINDS:
             flags.append("4d_as_channels")
-    files = (where,) if block.data == path else (where, str(block.data))
+    files = files_of(described, block.data, ENDING)
     return volume_header(path, "nrrd", block, affine, flags, files)
 
 
@@ -96,7 +101,7 @@ def group(
     headers: list[FileHeader], _policy: Policy = DEFAULT_POLICY
 ) -> tuple[list[Found], list[Refused]]:
     """Each header is one volume or one time series."""
-    return [record for one in headers for record in found_of(one)], []
+    return records_of(headers), []
 
 
 def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
@@ -106,7 +111,8 @@ def load(found: Found, _frames: Sequence[int] | None = None) -> npt.NDArray[Any]
         ReadError: ``truncated``, ``extra_bytes``, ``corrupt``, and those of :func:`header`.
         ResourceError: more bytes than the cap.
     """
-    _, block = _read(Path(found.files[0]))
+    path = Path(found.files[0])
+    _, block = _read(header_of_data(path, ENDING) or path)
     return load_block(block, found.files[0], found.options.get("time"))
 
 

@@ -263,3 +263,31 @@ def test_simpleitk_and_we_agree_on_what_we_both_read(tmp_path, name):
     path = written(tmp_path, name, packed=True)
     back = sitk.ReadImage(str(path))
     np.testing.assert_array_equal(read(path).array[0], sitk.GetArrayFromImage(back))
+
+
+@pytest.mark.parametrize("name", ["x.mhd", "x.nhdr"])
+def test_header_and_data_are_one_record_and_both_have_an_outcome(tmp_path, name):
+    written(tmp_path, name)
+    headers = [read_header(path) for path in sorted(tmp_path.iterdir())]
+    found, refused = group_headers(headers)
+    assert [len(one.files) for one in found] == [2]
+    assert not refused
+    np.testing.assert_array_equal(read(tmp_path / "x.raw").array[0], VOXELS)
+    (tmp_path / name).write_bytes(b"damaged")
+    assert reason(tmp_path / name) == reason(tmp_path / "x.raw")
+
+
+def test_two_headers_may_share_their_data(tmp_path):
+    written(tmp_path, "x.mhd")
+    written(tmp_path, "x.nhdr")
+    found, _ = group_headers([read_header(path) for path in sorted(tmp_path.iterdir())])
+    assert sorted(one.format for one in found) == ["mha", "nrrd"]
+    files = [file for one in found for file in one.files]
+    assert len(files) == len(set(files)) == 3
+    for one in found:
+        np.testing.assert_array_equal(load(one)[0], VOXELS)
+
+
+def test_raw_data_without_a_header_is_not_claimed(tmp_path):
+    (tmp_path / "x.raw").write_bytes(bytes(99))
+    assert read_header(tmp_path / "x.raw").ignored == "binary"
