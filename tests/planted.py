@@ -14,6 +14,7 @@ import pydicom
 from PIL import Image, PngImagePlugin
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.uid import MRImageStorage
 
 from tests.scans import save_dicom
 from tests.training_archive import save, volume
@@ -97,6 +98,7 @@ def _series(folder, seed, name):
             ds.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
             name = f"{FAMILY}^x={KANJI}"
         ds.PatientName = name
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = MRImageStorage
         _plant(ds).save_as(file)
 
 

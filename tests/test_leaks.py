@@ -110,8 +110,11 @@ def test_deidentified_copies_hold_nothing_planted(site):
     site.run("deidentify", "-i", site.archive, "-o", site.root / "copies", "workers=0")
     assert site.leaks("copies") == {}
     assert found_in(site.said) == []
-    copied = json.loads((site.root / "copies" / "run.json").read_text())["copied"]
-    assert copied >= 4 * 18 + 3 + 1  # series of 18 slices, one of them zipped; NIfTI; ultrasound
+    report = json.loads((site.root / "copies" / "run.json").read_text())
+    # Series of 18 slices, one of them zipped; NIfTI; ultrasound.
+    assert report["copied"] == 4 * 18 + 3 + 1
+    assert report["reasons"]["not_deidentified:video"] == 1
+    assert report["reasons"]["not_deidentified:image"] == 1
 
 
 def test_doctor_shows_no_name(site):

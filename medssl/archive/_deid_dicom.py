@@ -32,6 +32,7 @@ from medssl.core.sample import BYTE_CAP
 from medssl.readers._dicom_frames import frame_fragments, read_stream
 from medssl.readers._dicom_open import DEFLATED, PARSE_ERRORS, Opened, broken_header, opened
 from medssl.readers._source import size_of
+from medssl.readers._video_dicom import is_video
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _RTSTRUCT = _STORAGE + "481.3"
@@ -44,7 +45,6 @@ _NOT_COPIED = (
     (_STORAGE + "9.", "dicom_waveform"),
     (_STORAGE + "77.1.6", "dicom_wsi"),  # labels and notes are photographed along
 )
-_VIDEO = "1.2.840.10008.1.2.4.1"
 _LOSSY = {
     *("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81"),
     *("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"),
@@ -117,7 +117,7 @@ def _kind(source: Opened) -> str:
 def _refuse_unruled(sop_class: str, syntax: str) -> None:
     if sop_class not in UID_dictionary or syntax not in UID_dictionary:
         raise ReadError("not_deidentified:dicom_unknown", "an unregistered class or syntax")
-    if syntax.startswith(_VIDEO):
+    if is_video(syntax):
         raise ReadError("not_deidentified:dicom_video", "video inside DICOM cannot be cleaned")
 
 

@@ -24,6 +24,7 @@ BURNED_IN = {"BurnedInAnnotation": "YES"}
 SCREENSHOT = ["DERIVED", "SECONDARY", "SCREEN SAVE"]
 PET = "1.2.840.10008.5.1.4.1.1.128"
 SCREEN = "1.2.840.10008.5.1.4.1.1.7"
+ENDOSCOPE = "1.2.840.10008.5.1.4.1.1.77.1.1.1"
 RADIOGRAPH = "1.2.840.10008.5.1.4.1.1.1.1"
 
 
@@ -114,22 +115,25 @@ def test_medssl_reads_the_copy_as_the_same_clip(tmp_path):
     np.testing.assert_array_equal(after.array[..., inside], before.array[..., inside])
 
 
+def plate_with_text():
+    return np.full((1, *SHAPE, 1), 90, np.uint8) + drawn()[None, ..., None] // 2
+
+
 @pytest.mark.parametrize(
     ("frames", "more"),
     [
         (banner_cine(2), {"sop_class": SCREEN, "Modality": "OT"}),
         (banner_cine(2), {"sop_class": SCREEN, "Modality": "CT"}),
-        (banner_cine(2), {"Modality": "ES"}),
+        (banner_cine(2), {"Modality": "ES", "sop_class": ENDOSCOPE}),
         (banner_cine(1)[..., :1], {"Modality": "CT", "sop_class": PET, **BURNED_IN}),
         (banner_cine(1)[..., :1], {"Modality": "CT", "sop_class": PET, "ImageType": SCREENSHOT}),
-        (banner_cine(2), {"Modality": "CT"}),
         (banner_cine(2), {"Modality": "CT", "sop_class": PET}),
         (banner_cine(3, moving=False), {}),
         (banner_cine(3, text=drawn(at=(220, 240))), {}),
-        (np.full((1, *SHAPE, 1), 90, np.uint8) + drawn()[None, ..., None] // 2, {"Modality": "DX"}),
+        (plate_with_text(), {"Modality": "DX", "sop_class": RADIOGRAPH}),
     ],
     ids=[
-        *("screen", "captured CT", "endoscopy", "says so", "screen save", "mislabelled"),
+        *("screen", "captured CT", "endoscopy", "says so", "screen save"),
         *("coloured", "only text", "text in the fan", "radiograph"),
     ],
 )  # fmt: skip
@@ -138,6 +142,12 @@ def test_what_may_show_text_is_refused(tmp_path, frames, more):
     with pytest.raises(ReadError) as error:
         copy(path)
     assert error.value.reason == "burned_in_text_possible"
+
+
+def test_ultrasound_that_says_it_is_ct_is_refused(tmp_path):
+    with pytest.raises(ReadError) as error:
+        copy(save_us(tmp_path / "a.dcm", banner_cine(2), Modality="CT"))
+    assert error.value.reason in {"header_contradiction", "burned_in_text_possible"}
 
 
 def test_a_radiograph_without_text_is_copied_as_it_is(tmp_path):
