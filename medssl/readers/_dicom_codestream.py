@@ -6,9 +6,28 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
+from medssl.core.errors import ReadError
+from medssl.readers._dicom_values import PixelFormat
+
 Colour = Literal["RGB", "YBR", ""]
+Coding = Literal["sequential", "lossless", "ls", "2000", "other"]
 # SOF0-15 and SOF55 (JPEG-LS), less DHT, JPG and DAC that share the range.
 _SOF = ({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}) | {0xF7}
+# Baseline, extended and progressive are one to a decoder of lossy JPEG.
+_CODINGS: dict[int, Coding] = {
+    **dict.fromkeys((0xC0, 0xC1, 0xC2), "sequential"),
+    0xC3: "lossless",
+    0xF7: "ls",
+}
+# Transfer syntaxes; all others are JPEG 2000.
+_OF_SYNTAX: dict[str, Coding] = {
+    "1.2.840.10008.1.2.4.50": "sequential",
+    "1.2.840.10008.1.2.4.51": "sequential",
+    "1.2.840.10008.1.2.4.57": "lossless",
+    "1.2.840.10008.1.2.4.70": "lossless",
+    "1.2.840.10008.1.2.4.80": "ls",
+    "1.2.840.10008.1.2.4.81": "ls",
+}
 _JPEG_START, _J2K_START, _END = b"\xff\xd8", b"\xff\x4f", b"\xff\xd9"
 _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 
@@ -21,6 +40,7 @@ class Codestream:
     columns: int
     components: int
     precision: int
+    coding: Coding
     colour: Colour
     """What markers of the stream say; empty = nothing."""
 
@@ -50,12 +70,34 @@ def read_codestream(stream: bytes) -> Codestream | None:
         return None
 
 
+def check_stream(stream: bytes, wanted: PixelFormat, syntax: str) -> str:
+    """The colour model that a stream states, if it is whole and of the header's image.
+
+    Raises:
+        ReadError: ``corrupt_pixels``, ``truncated``.
+    """
+    header = read_codestream(stream)
+    if header is None or header.coding != _OF_SYNTAX.get(syntax, "2000"):
+        raise ReadError("corrupt_pixels", "a frame is not of the coding that the header names")
+    if not ends_image(stream):
+        raise ReadError("truncated", "the compressed data of a frame end early")
+    size = (header.rows, header.columns, header.components)
+    if size != (wanted.rows, wanted.columns, wanted.samples):
+        what = f"a frame of {size} rows, columns, channels; the header says "
+        what += f"{(wanted.rows, wanted.columns, wanted.samples)}"
+        raise ReadError("corrupt_pixels", what)
+    if header.precision > wanted.bits_allocated:
+        what = f"{header.precision} bits in the stream, {wanted.bits_allocated} in the header"
+        raise ReadError("corrupt_pixels", what)
+    return header.colour
+
+
 def _j2k(stream: bytes) -> Codestream:
     width, height, left, top = struct.unpack(">4L", stream[8:24])
     (components,) = struct.unpack(">H", stream[40:42])
     precision = (stream[42] & 0x7F) + 1
     # The decoder undoes the component transform by itself.
-    return Codestream(height - top, width - left, components, precision, "")
+    return Codestream(height - top, width - left, components, precision, "2000", "")
 
 
 def _jpeg(stream: bytes) -> Codestream:
@@ -78,14 +120,15 @@ def _jpeg(stream: bytes) -> Codestream:
             transform = body[11]
         at += 2 + length
     precision, rows, columns, components = struct.unpack(">BHHB", body[:6])
+    coding = _CODINGS.get(marker, "other")
     if components != 3:
-        return Codestream(rows, columns, components, precision, "")
+        return Codestream(rows, columns, components, precision, coding, "")
     ids = bytes(body[6::3])[:3]
     if transform is not None:
         colour = "YBR" if transform == 1 else "RGB"
     elif ids in {b"RGB", b"rgb"}:
         colour = "RGB"
-    return Codestream(rows, columns, components, precision, _checked(colour))
+    return Codestream(rows, columns, components, precision, coding, _checked(colour))
 
 
 def _checked(colour: str) -> Colour:

@@ -20,7 +20,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from medssl.core.errors import ReadError
-from medssl.readers._dicom_codestream import ends_image, read_codestream
+from medssl.readers._dicom_codestream import check_stream
 from medssl.readers._dicom_frames import Fragment, frame_fragments, read_stream, unpack_bits
 from medssl.readers._dicom_length import check_length
 from medssl.readers._dicom_open import PARSE_ERRORS, Opened, PixelElement, opened
@@ -55,8 +55,13 @@ AnyArray = npt.NDArray[Any]
 
 
 def is_uncompressed(syntax: str) -> bool:
-    """Whether numpy alone reads the pixels: their length follows from the header."""
+    """Whether the length of the pixels follows from the header, once the file is inflated."""
     return syntax in _NATIVE or syntax == _DEFLATED
+
+
+def is_trusted(syntax: str) -> bool:
+    """Whether numpy alone reads the pixels; inflating stays in the capped process."""
+    return syntax in _NATIVE
 
 
 def pixel_refusal(elements: Elements, size: int) -> tuple[str, str] | None:
@@ -73,18 +78,6 @@ def pixel_refusal(elements: Elements, size: int) -> tuple[str, str] | None:
     if syntax in _NATIVE and size < form.bytes:
         return "truncated", f"the file has {size} bytes, its pixels alone take {form.bytes}"
     return None
-
-
-def decode_frame(
-    path: str | Path,
-    tags: dict[str, Any],
-    index: int = 0,
-    *,
-    rescale: tuple[float, float] | None = None,
-) -> AnyArray:
-    """One frame of a file: (H, W), or (H, W, 3) RGB; see :meth:`Frames.decode`."""
-    with open_frames(path, tags) as frames:
-        return frames.decode(index, rescale=rescale)
 
 
 def iter_frames(
@@ -230,7 +223,7 @@ class Frames:
         one = self._format.single()
         colour = ""
         if self._syntax != _RLE:
-            colour = _check_stream(stream, one)
+            colour = check_stream(stream, one, self._syntax)
         options = one.options(UID(self._syntax), "PixelData")
         if one.bits_allocated == 1:
             options |= {"bits_allocated": 8}
@@ -257,24 +250,6 @@ def _inflate(stream: bytes, n_bytes: int) -> bytes:
     if len(raw) not in {n_bytes, n_bytes + n_bytes % 2}:
         raise ReadError("corrupt_pixels", "a deflated frame is not of the header's size")
     return raw[:n_bytes]
-
-
-def _check_stream(stream: bytes, wanted: PixelFormat) -> str:
-    """Refuse a stream that is cut or is of another image; the colour model that it states."""
-    header = read_codestream(stream)
-    if header is None:
-        raise ReadError("corrupt_pixels", "a frame does not begin with an image header")
-    if not ends_image(stream):
-        raise ReadError("truncated", "the compressed data of a frame end early")
-    size = (header.rows, header.columns, header.components)
-    if size != (wanted.rows, wanted.columns, wanted.samples):
-        what = f"a frame of {size} rows, columns, channels; the header says "
-        what += f"{(wanted.rows, wanted.columns, wanted.samples)}"
-        raise ReadError("corrupt_pixels", what)
-    if header.precision > wanted.bits_allocated:
-        what = f"{header.precision} bits in the stream, {wanted.bits_allocated} in the header"
-        raise ReadError("corrupt_pixels", what)
-    return header.colour
 
 
 def plugin_for(syntax: str, bits_stored: int) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from medssl.core.errors import ReadError
 from medssl.core.geometry import Geometry
 from medssl.readers._base import FileHeader, Found, Refused
-from medssl.readers._dicom_pixels import is_uncompressed, iter_frames, pixel_refusal
+from medssl.readers._dicom_pixels import is_trusted, iter_frames, pixel_refusal
 from medssl.readers._dicom_tags import VOLUME_MODALITIES, Elements, is_lossy
 from medssl.readers._dicom_timing import frame_times_s
 from medssl.readers._dicom_values import value_dtype
@@ -36,6 +36,8 @@ _SPACING_TOLERANCE = 1e-4
 # Third value of ImageType of scintigrams (PS3.3 C.8.4.9.1.1.3) whose frames are single views.
 _VIEWS = {"STATIC", "WHOLE BODY"}
 _CLIPS = {"DYNAMIC", "GATED"}
+# Nine hours at 30 frames per second.
+_MAX_FRAMES = 10**6
 
 
 def is_plane(tags: dict[str, Any]) -> bool:
@@ -65,8 +67,9 @@ def plane_tags(elements: Elements, tags: dict[str, Any], size: int) -> dict[str,
         size: bytes of the file.
     """
     spacing_mm, flags = _spacing(elements, tags["modality"])
+    refused = _refusal(elements, tags, size)
     times_s: list[float] | None = None
-    if tags["frames"] > 1:
+    if tags["frames"] > 1 and not refused:
         times_s, time_flags = frame_times_s(elements, tags["frames"])
         flags += time_flags
     if tags["photometric"] == "MONOCHROME1":
@@ -85,7 +88,7 @@ def plane_tags(elements: Elements, tags: dict[str, Any], size: int) -> dict[str,
         "flags": list(flags),
         "secondary": secondary,
         "window": _window(elements),
-        "refused": _refusal(elements, tags, size),
+        "refused": refused,
     }
 
 
@@ -169,7 +172,7 @@ def _records(one: FileHeader, part: str) -> list[Found]:
     channels = 1 if tags["photometric"].startswith("MONOCHROME") else 3
     fields = base_record(one) | {"format": "dicom", "dtype": value_dtype(tags)}
     fields["flags"] = tuple(plane["flags"])
-    options: dict[str, Any] = {"plane": True, "uncompressed": is_uncompressed(tags["syntax"])}
+    options: dict[str, Any] = {"plane": True, "uncompressed": is_trusted(tags["syntax"])}
     if plane["window"]:
         options["window"] = plane["window"]
     spacing = tuple(plane["spacing_mm"]) if plane["spacing_mm"] else None
@@ -200,6 +203,10 @@ def _refusal(elements: Elements, tags: dict[str, Any], size: int) -> tuple[str, 
     bad = pixel_refusal(elements, size)
     if bad:
         return bad
+    if tags["frames"] > _MAX_FRAMES:
+        return "too_large", f"{tags['frames']} frames in one file"
+    if tags["frames"] > size:
+        return "frames_mismatch", f"{tags['frames']} frames in a file of {size} bytes"
     if tags["rescale"] is None:
         return "bad_scaling", "rescale slope or intercept is no number, or the slope is zero"
     if tags["modality"] == "NM" and tags["frames"] > 1:

@@ -14,6 +14,8 @@ _TISSUE, _COLOUR_FLOW = 1, 2
 _CENTIMETRES = 3
 # A colour box whose area lies this much within a tissue region is drawn over it.
 _NESTED = 0.9
+# No screen is divided into more.
+_MAX_REGIONS = 64
 # A strip that covers less than this of a 2D region lies over it; more, and its box is a slip.
 _STRIP = 0.5
 
@@ -65,9 +67,12 @@ def regions_of(elements: Elements, rows: int, columns: int) -> list[dict[str, An
     Raises:
         BadRegionError: a box lies outside the image or is empty.
     """
+    sequence = elements.items("SequenceOfUltrasoundRegions")
+    if len(sequence) > _MAX_REGIONS:
+        raise BadRegionError
     items = [
         item
-        for number, one in enumerate(elements.items("SequenceOfUltrasoundRegions"), start=1)
+        for number, one in enumerate(sequence, start=1)
         if (item := _item(one, number, rows, columns)) is not None
     ]
     return [asdict(region) for region in _records(items)]

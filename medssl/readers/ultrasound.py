@@ -20,7 +20,7 @@ from medssl.core.errors import ReadError
 from medssl.core.geometry import Geometry
 from medssl.readers import dicom
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
-from medssl.readers._dicom_pixels import Frames, is_uncompressed, open_frames
+from medssl.readers._dicom_pixels import Frames, is_trusted, open_frames
 from medssl.readers._dicom_plane import base_record, channels_first, joined, object_parts
 from medssl.readers._dicom_values import value_dtype
 from medssl.readers._source import size_of
@@ -104,7 +104,7 @@ def _records(one: FileHeader, part: str) -> list[Found]:
             flags=_flags(region, plane["flags"]),
             options={
                 "region": plane["regions"][len(found)],
-                "uncompressed": is_uncompressed(tags["syntax"]),
+                "uncompressed": is_trusted(tags["syntax"]),
                 "object": tags["object"],
             },
         )

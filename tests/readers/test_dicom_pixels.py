@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from medssl.readers._dicom_open import opened
-from medssl.readers._dicom_pixels import decode_frame, iter_frames
+from medssl.readers._dicom_pixels import iter_frames
 from medssl.readers._dicom_tags import PydicomElements, tags_of
 from tests.readers.dicom_objects import (
     JPEG,
@@ -272,4 +272,3 @@ def test_frames_come_in_the_order_asked_for(tmp_path):
     np.testing.assert_array_equal(
         np.stack(list(iter_frames(path, tags, [3, 1]))), everything[[3, 1]]
     )
-    np.testing.assert_array_equal(decode_frame(path, tags, 2), everything[2])

@@ -155,6 +155,13 @@ def test_a_stream_of_another_size_is_refused(tmp_path):
     assert reason(path) == "corrupt_pixels"
 
 
+@pytest.mark.parametrize("uid", ["57", "70", "80", "90", "201"])
+def test_a_stream_of_another_coding_is_refused(tmp_path, uid):
+    stream, syntax = jpeg(picture()), f"1.2.840.10008.1.2.4.{uid}"
+    path = save_streams(tmp_path / "a.dcm", [stream], picture(), syntax, photometric="RGB")
+    assert reason(path) == "corrupt_pixels"
+
+
 def test_uncompressed_bytes_under_a_compressed_syntax(tmp_path):
     ds = described(dataset("CR", RLE), ramp())
     ds.PixelData = encapsulate([ramp().tobytes()])

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from tests.readers.dicom_objects import dataset, described, outcome, ramp, save
+from tests.readers.dicom_objects import (
+    JPEG,
+    dataset,
+    described,
+    outcome,
+    ramp,
+    save,
+    save_streams,
+)
 
 FRAMES = ramp(np.uint8, (4, 6, 10))
 
@@ -181,6 +189,16 @@ def test_a_file_that_grew_since_the_index_is_refused(tmp_path):
     with pytest.raises(ReadError) as caught:
         load(found)
     assert caught.value.reason == "changed"
+
+
+@pytest.mark.parametrize("frames", [10**5, 2**31 - 1])
+def test_a_claim_of_many_frames_costs_nothing(tmp_path, frames):
+    path = save_streams(
+        tmp_path / "a.dcm", [b"\xff\xd8"], FRAMES, JPEG, "XA", NumberOfFrames=frames
+    )
+    found, reasons = outcome(path)
+    assert found == []
+    assert reasons[0] in {"frames_mismatch", "too_large"}
 
 
 def test_an_empty_header_value_is_no_crash(tmp_path):

@@ -159,6 +159,12 @@ def test_an_impossible_box_gives_no_spacing(tmp_path, case):
     assert {"bad_region", "burned_in_text_possible"} <= set(found.flags)
 
 
+def test_a_thousand_regions_are_a_slip(tmp_path):
+    clip, _ = cine(1)
+    ((found, _),) = records(us(tmp_path / "a.dcm", clip, *[region(WHOLE)] * 1000))
+    assert "bad_region" in found.flags
+
+
 def test_a_size_instead_of_a_last_pixel_is_understood(tmp_path):
     clip, _ = cine(2)
     ((found, _),) = records(us(tmp_path / "a.dcm", clip, region((0, 240, 0, 320))))
