@@ -27,7 +27,8 @@ class IndexConfig(Config):
     archive: Path
     out: Path
     workers: int | None = Field(default=None, ge=0)
-    """Processes that read headers and decode; default: one per CPU, none for a few files."""
+    """Processes that read headers and decode; default: one per CPU. 0 = this process alone, without
+    a limit on the time that a damaged file may take."""
     pixels: bool = False
     """Decode every record once: hashes that find duplicates, burned-in text, sectors, stills."""
     modality: str | None = None

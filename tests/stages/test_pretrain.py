@@ -265,7 +265,7 @@ def test_a_file_beyond_the_cap_spares_the_rest(tmp_path, monkeypatch):
 
     archive = write_images(tmp_path / "archive", 3)
     save(archive / "large.nii.gz", volume(9, (40, 40, 40))[0])
-    monkeypatch.setattr("medssl.readers.nifti.BYTE_CAP", 200_000)
+    monkeypatch.setattr("medssl.readers._volume.BYTE_CAP", 200_000)
     config = PretrainConfig(
         data=archive, out=tmp_path / "run", steps=1, splits=("train", "val"), quiet=True, **OPTIONS
     )
