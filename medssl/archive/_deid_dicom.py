@@ -43,7 +43,7 @@ _NOT_COPIED = (
     (_STORAGE + "104.", "dicom_document"),
     (_STORAGE + "11.", "dicom_presentation"),
     (_STORAGE + "9.", "dicom_waveform"),
-    (_STORAGE + "77.1.6", "dicom_wsi"),  # labels and notes are photographed along
+    (_STORAGE + "77.1.6", "dicom_whole_slide"),  # labels and notes are photographed along
 )
 _LOSSY = {
     *("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81"),

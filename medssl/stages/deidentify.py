@@ -90,7 +90,8 @@ def run(config: DeidentifyConfig) -> Run:
     finished.save_config(config, {"profile": EDITION, "key_check": hash_id(key, "check")})
     paths = list(walk(config.input, skip=config.out))
     ids = {path: hash_id(key, "file", str(path.relative_to(config.input))) for path in paths}
-    _write_paths(key_file.with_name(f"{key_file.name}.paths.parquet"), ids)
+    table = key_file.with_name(f"{key_file.name}.paths.parquet")
+    _write_paths(table, ids)
     counts, ledger = Counter[str](), Ledger(finished.out / "quarantine.jsonl")
     failed: set[tuple[str, str]] = set()
     for file_id, outcome in _outcomes(config, ids, key):
@@ -105,10 +106,13 @@ def run(config: DeidentifyConfig) -> Run:
             counts[outcome] += 1
     ledger.keep("deidentify", failed)
     ledger.save()
-    return _finish(finished, counts, ledger)
+    _finish(finished, counts, ledger)
+    # For the terminal only: run.json is written and holds no path.
+    finished.result["outputs"] = [key_file.absolute(), table.absolute()]
+    return finished
 
 
-def _finish(run: Run, counts: Counter[str], ledger: Ledger) -> Run:
+def _finish(run: Run, counts: Counter[str], ledger: Ledger) -> None:
     copied = counts["copied"] + counts["kept"]
     run.exit_code = 4 if counts["quarantined"] else 0
     if not copied:
@@ -125,7 +129,6 @@ def _finish(run: Run, counts: Counter[str], ledger: Ledger) -> Run:
         reasons = ", ".join(f"{n} {reason}" for reason, n in ledger.reasons().items())
         what = f"nothing could be copied ({reasons or 'no scan found'})"
         raise NothingUsableError(what, fix="see quarantine.jsonl")
-    return run
 
 
 def _outcomes(

@@ -233,6 +233,7 @@ def test_the_key_is_the_owners_and_never_inside_the_copies(tmp_path):
     for name in ("out.key", "out.key.paths.parquet"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
     assert (tmp_path / "out.key").read_bytes() not in written(tmp_path)
+    assert b"out.key" not in (tmp_path / "out" / "run.json").read_bytes()
     with pytest.raises(UsageError, match="key lies in the output"):
         medssl.deidentify(tmp_path / "in", out=tmp_path / "b", key=tmp_path / "b" / "k")
     (tmp_path / "out.key").chmod(0o644)
