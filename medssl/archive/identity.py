@@ -50,12 +50,14 @@ def hash_id(salt: bytes, *parts: str) -> str:
 def patient_of(found: Found, root: Path) -> str:
     """Raw patient id.
 
-    DICOM: PatientID, else StudyInstanceUID, else the series. Files without ids: a BIDS ``sub-XXX``
-    part of the path, else the file name without suffix and channel number (``_0000``), else, where
-    that names only a sequence (``t1.nii.gz``), the folder.
+    DICOM (labels and ultrasound too): PatientID, else StudyInstanceUID, else the series. Files
+    without ids: a BIDS ``sub-XXX`` part of the path, else the file name without suffix and channel
+    number (``_0000``), else, where that names only a sequence (``t1.nii.gz``), the folder.
     """
+    if found.patient or found.study:
+        return found.patient or found.study
     if found.format == "dicom":
-        return found.patient or found.study or found.series
+        return found.series
     relative = Path(found.files[0]).relative_to(root)
     for part in relative.parts:
         subject = _BIDS_SUBJECT.match(part)

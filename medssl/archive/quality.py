@@ -27,6 +27,7 @@ from medssl.readers._base import Found
 from medssl.readers._clip_quality import ClipQuality
 from medssl.readers._dispatch import sample
 from medssl.readers._us_sector import is_coloured, sampled_frames, sector_mask
+from medssl.readers.labels import CONTOURS
 
 # Decoded records between two writes of the catalog: what a killed run loses.
 _SAVE_EVERY = 500
@@ -37,7 +38,8 @@ _CHUNK_BYTES = 256 * 2**20
 def decode_missing(catalog: Catalog, *, workers: int, progress: Progress) -> None:
     """Decode every record whose pixels are not known yet; saves now and then."""
     failed = {(e.record_id, e.hash) for e in catalog.ledger.entries() if e.stage == "pixels"}
-    missing = [r for r in catalog.records() if not r.pixel_hash and _key(r) not in failed]
+    have_pixels = (r for r in catalog.records() if CONTOURS not in r.flags)
+    missing = [r for r in have_pixels if not r.pixel_hash and _key(r) not in failed]
     facts: dict[str, PixelFacts] = {}
     look = partial(examine_record, catalog.folder)
     results = map_items(look, missing, workers=workers, chunk=_DECODE_CHUNK)

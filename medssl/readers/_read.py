@@ -12,6 +12,7 @@ from medssl.core.sample import Sample
 from medssl.readers._base import FileHeader, Found, Refused
 from medssl.readers._dispatch import group_headers, read_header, sample, walk
 from medssl.readers._source import exists, members
+from medssl.readers.labels import CONTOURS
 
 _log = logging.getLogger("medssl")
 
@@ -68,13 +69,13 @@ def read_folder(path: str | Path) -> Iterator[Sample]:
     if not folder.is_dir():
         raise UsageError("the path is not a folder", where=str(folder))
     found, refused = found_in(folder)
-    contours = [one for one in found if "contours" in one.flags]
+    contours = [one for one in found if CONTOURS in one.flags]
     refused += [Refused(files=o.files, reason="needs_image_grid", message="") for o in contours]
     if refused:
         reasons = Counter(one.reason for one in refused)
         counts = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
         _log.warning("%d items cannot be read: %s", len(refused), counts)
-    yield from (sample(one) for one in found if "contours" not in one.flags)
+    yield from (sample(one) for one in found if CONTOURS not in one.flags)
 
 
 def found_in(target: Path) -> tuple[list[Found], list[Refused]]:

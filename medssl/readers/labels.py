@@ -27,6 +27,7 @@ from medssl.readers._seg import SEG_CLASSES, load_seg, seg_found, seg_tags
 from medssl.readers._source import size_of
 
 __all__ = [
+    "CONTOURS",
     "LABEL_CLASSES",
     "LabelMap",
     "drawn_names",
@@ -42,6 +43,8 @@ __all__ = [
 
 LABEL_CLASSES = SEG_CLASSES | {RTSTRUCT_CLASS}
 """SOP classes that :func:`header_from_dataset` takes."""
+CONTOURS = "contours"
+"""Flag of records without voxels of their own: structure sets."""
 
 
 def matches(_path: Path, _head: bytes) -> bool:
@@ -142,6 +145,6 @@ def _found(one: FileHeader) -> Found:
         shape=(len(tags["segments"]), 0, 0, 0),
         dtype="uint8",
         geometry=Geometry(kind="volume"),
-        flags=("contours",),
+        flags=(CONTOURS,),
         options={key: tags[key] for key in keys},
     )

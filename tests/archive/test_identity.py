@@ -42,6 +42,7 @@ def test_file_names_tell_the_patient(path, patient):
 def test_dicom_ids_come_before_names():
     assert patient_of(found("x/IM1", "dicom", patient="P", study="S", series="E"), ROOT) == "P"
     assert patient_of(found("x/IM1", "dicom", study="S", series="E"), ROOT) == "S"
+    assert patient_of(found("x/SEG", "labels", patient="P", study="S"), ROOT) == "P"
     assert patient_of(found("x/IM1", "dicom", series="E"), ROOT) == "E"
 
 
