@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from scipy import ndimage
+
+from medssl.core.seeding import generator
+from medssl.readers._clip_quality import IN_BODY_SCORE, body_scores, thumbnails
 
 # sRGB of what stands in an endoscopy suite: walls, floors, steel, drapes, wood, skin, screens.
 _MATERIALS = np.array(
@@ -65,3 +72,31 @@ def _light(
 def _camera(rng: np.random.Generator, x_HWC: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     noisy = x_HWC + rng.normal(0, 4, x_HWC.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8).transpose(2, 0, 1)
+
+
+def body_rows(real: Path, n: int = 500) -> list[list[object]]:
+    """How made and real pictures are scored: name, n, percentiles, share in the body."""
+    files = sorted(real.glob("*"))
+    sets: dict[str, list[npt.NDArray[Any]]] = {
+        "real endoscopy (polyps), even numbers": [_picture(f) for f in files[::2]],
+        "real endoscopy (polyps), odd numbers": [_picture(f) for f in files[1::2]],
+        "made tissue": [tissue(generator(i, "tissue")) for i in range(n)],
+        "made rooms": [room(generator(i, "room")) for i in range(n)],
+    }
+    for skin in (0.5, 0.7, 0.9):
+        pictures = [room(generator(i, f"skin{skin}"), skin=skin) for i in range(n)]
+        sets[f"made rooms, a face over {skin:.0%} of the picture"] = pictures
+    rows: list[list[object]] = []
+    for name, pictures in sets.items():
+        if not pictures:
+            continue
+        scores = np.concatenate([body_scores(thumbnails(x[:, None])) for x in pictures])
+        percentiles = [f"{q:.2f}" for q in np.nanquantile(scores, [0.01, 0.5, 0.99])]
+        inside = f"{float((scores >= IN_BODY_SCORE).mean()):.1%}"
+        rows.append([name, len(scores), *percentiles, inside])
+    return rows
+
+
+def _picture(path: Path) -> npt.NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).transpose(2, 0, 1)

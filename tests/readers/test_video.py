@@ -3,6 +3,7 @@
 import csv
 import json
 import subprocess
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from medssl.readers import video
 from medssl.readers._base import Policy
 from medssl.readers._dispatch import group_headers, sample
 from medssl.readers._found_json import from_json, to_json
+from medssl.readers._read import read
 from pipelines._video_files import KINDS, TICK_S, UNEVEN, encode, numbers_of, trim
 
 
@@ -158,3 +160,10 @@ def test_every_real_clip_has_the_frames_of_its_table(medssl_data, name):
         assert clip.shape == (3, int(row["frames"]), int(row["height"]), int(row["width"]))
         assert clip.frames([clip.shape[1] - 1, 0]).std() > 1
         assert found.flags == ()
+
+
+def test_a_member_of_a_zip_reads_like_a_file(made, tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(made("b_frames.mp4"), "case/clip.mp4")
+    clip = read(f"{tmp_path}/x.zip!/case/clip.mp4")
+    assert numbers_of(clip.frames([59, 3])) == [59, 3]
