@@ -127,6 +127,7 @@ def tags_of(elements: Elements) -> dict[str, Any]:
         "series": elements.text("SeriesInstanceUID"),
         "series_number": whole(elements, "SeriesNumber"),
         "object": elements.text("SOPInstanceUID"),
+        "frame_of_reference": elements.text("FrameOfReferenceUID"),
         "class": elements.text("SOPClassUID") or elements.text("MediaStorageSOPClassUID"),
         "modality": modality if modality in MODALITIES else UNKNOWN,
         "rows": whole(elements, "Rows") or 0,

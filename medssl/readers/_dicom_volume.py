@@ -26,6 +26,13 @@ from medssl.readers._dicom_stack import Stack, build_stacks
 from medssl.readers._dicom_tags import is_lossy
 from medssl.readers._dicom_values import value_dtype
 
+_OF_A_VOLUME = {
+    "patient": "patients",
+    "modality": "modalities",
+    "units": "units",
+    "photometric": "photometric interpretations",
+    "frame_of_reference": "frames of reference",
+}
 ReadTags = Callable[[Path], FileHeader]
 
 
@@ -61,7 +68,8 @@ def _records(part: Part, policy: Policy) -> tuple[list[Found], Slices]:
 
 
 def _check_series(slices: Slices) -> None:
-    for tag, word in (("patient", "patients"), ("modality", "modalities"), ("units", "units")):
+    """Refuse slices that contradict each other on what holds for a whole volume."""
+    for tag, word in _OF_A_VOLUME.items():
         n = len({one.tags[tag] for one in slices})
         if n > 1:
             what = f"the slices of one volume name {n} {word}"

@@ -129,8 +129,16 @@ def test_a_cut_file_is_refused_at_the_index(tmp_path, kept, reason):
     assert grouped(tmp_path)[1][reason] == [str(file)]
 
 
-def test_slices_that_name_two_patients_are_no_volume(tmp_path):
-    write_slices(tmp_path, voxels(), PatientID=lambda k: "A" if k < 4 else "B")
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [
+        ("PatientID", "AB"),
+        ("FrameOfReferenceUID", ["1.2.3", "1.2.4"]),
+        ("PhotometricInterpretation", ["MONOCHROME1", "MONOCHROME2"]),
+    ],
+)
+def test_slices_that_contradict_each_other_are_no_volume(tmp_path, keyword, values):
+    write_slices(tmp_path, voxels(), **{keyword: lambda k: values[k == 4]})
     found, refused = grouped(tmp_path)
     assert (found, list(refused)) == ([], ["header_contradiction"])
 
