@@ -78,8 +78,7 @@ def body_rows(real: Path, n: int = 500) -> list[list[object]]:
     """How made and real pictures are scored: name, n, percentiles, share in the body."""
     files = sorted(real.glob("*"))
     sets: dict[str, list[npt.NDArray[Any]]] = {
-        "real endoscopy (polyps), even numbers": [_picture(f) for f in files[::2]],
-        "real endoscopy (polyps), odd numbers": [_picture(f) for f in files[1::2]],
+        "real endoscopy (polyps)": [_picture(f) for f in files],
         "made tissue": [tissue(generator(i, "tissue")) for i in range(n)],
         "made rooms": [room(generator(i, "room")) for i in range(n)],
     }

@@ -95,7 +95,7 @@ def encode(
         container: FFmpeg's name of the muxer; default: by the suffix.
         mux: options of the muxer.
         how: codec, options, times (ticks of 1/90000 s; default 25 frames/s), gop, b_frames,
-            rotation (degrees), pix_fmt, size (H, W).
+            rotation (degrees), aspect (of a pixel), pix_fmt, size (H, W).
     """
     import av
 
@@ -111,6 +111,8 @@ def encode(
         context.time_base = Fraction(1, RATE) if codec in _COARSE else TICK_S
         if codec in _COARSE - {"gif"}:
             context.bit_rate = 2_000_000
+        if "aspect" in how:
+            stream.sample_aspect_ratio = how["aspect"]
         if "rotation" in how:
             stream.set_display_rotation(how["rotation"])
         ticks: Iterable[int] = how.get("times", range(0, n * STEP, STEP))

@@ -32,8 +32,8 @@ DAMAGE = (
 )
 BODIES = (
     f"Score: share of lit pixels with the colour of tissue; a frame counts as in the body from "
-    f"{IN_BODY_SCORE} on, a bound set on the even numbers. White light only. Skin close to the "
-    "lens has the colour of tissue: such frames pass, and the last rows say how many."
+    f"{IN_BODY_SCORE} on, a bound chosen with these real pictures in view. White light only. Skin "
+    "close to the lens has the colour of tissue: such frames pass, and the last rows say how many."
 )
 BODIES_HEAD = ("pictures", "n", "score, 1st percentile", "median", "99th", "counted as in the body")
 VIDEO_HEAD = ("file", "container / codec", *BACKENDS)

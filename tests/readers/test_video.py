@@ -167,3 +167,32 @@ def test_a_member_of_a_zip_reads_like_a_file(made, tmp_path):
         archive.write(made("b_frames.mp4"), "case/clip.mp4")
     clip = read(f"{tmp_path}/x.zip!/case/clip.mp4")
     assert numbers_of(clip.frames([59, 3])) == [59, 3]
+
+
+@pytest.mark.parametrize(
+    ("how", "flags", "channels"),
+    [
+        ({"codec": "ffv1", "pix_fmt": "gray"}, (), 1),
+        ({"codec": "ffv1", "pix_fmt": "yuv420p10le"}, ("depth_reduced",), 3),
+        ({"aspect": 2}, ("oblong_pixels",), 3),
+    ],
+)
+def test_what_the_clip_lost_or_left_as_it_is_becomes_a_flag(tmp_path, how, flags, channels):
+    encode(tmp_path / "x.mkv", 12, **how)
+    clip, found = clip_of(tmp_path / "x.mkv")
+    assert (found.flags, clip.shape[0]) == (flags, channels)
+    assert numbers_of(clip.array) == list(range(12))
+
+
+def test_the_first_of_several_streams_is_read_and_the_others_are_said(made, tmp_path):
+    import av
+
+    with av.open(made("gop12.mp4")) as one, av.open(str(tmp_path / "x.mkv"), "w") as out:
+        streams = [out.add_stream_from_template(one.streams.video[0]) for _ in range(2)]
+        for packet in one.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = streams[0]
+                out.mux(packet)
+    clip, found = clip_of(tmp_path / "x.mkv")
+    assert found.flags == ("several_video_streams",)
+    assert numbers_of(clip.frames([7])) == [7]
