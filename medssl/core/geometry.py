@@ -21,6 +21,11 @@ AnyArray = npt.NDArray[Any]
 
 # Two files show one grid when no corner is further apart: header rounding, not a shift.
 GRID_TOLERANCE_MM = 1e-2
+# The spacing law: a slice lies on the even line of its volume within the larger of these.
+LINE_TOLERANCE_MM = 0.1
+LINE_TOLERANCE_FRACTION = 0.02
+# DICOM's axes run to the left and back, NIfTI's to the right and front.
+RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 FARTHEST_MM = 1e6
 
 
@@ -109,6 +114,15 @@ def grid_distance_mm(
     """Largest distance in mm between matching corners of two grids of one shape."""
     apart = corners_mm(affine, shape_DHW) - corners_mm(other, shape_DHW)
     return float(np.linalg.norm(apart, axis=1).max())
+
+
+def line_tolerance_mm(step_mm: float) -> float:
+    """How far a slice may lie off the even line of its volume.
+
+    >>> line_tolerance_mm(2.0), line_tolerance_mm(10.0)
+    (0.1, 0.2)
+    """
+    return max(LINE_TOLERANCE_MM, LINE_TOLERANCE_FRACTION * step_mm)
 
 
 def axis_codes(affine: npt.NDArray[np.float64]) -> str:

@@ -23,6 +23,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from medssl import __version__
 from medssl.core.errors import ReadError
+from medssl.core.geometry import RAS_FROM_LPS, line_tolerance_mm
 from medssl.core.runlog import write_bytes
 
 SourceFrames = Sequence[tuple[Any, int]]
@@ -30,16 +31,12 @@ SourceFrames = Sequence[tuple[Any, int]]
 
 # Slices that lean more than this against their normal: a gantry tilt.
 TILT_TOLERANCE_DEG = 0.1
-# The spacing law: a slice may lie this far off the even line of its volume.
-LINE_TOLERANCE_MM = 0.1
-LINE_TOLERANCE_FRACTION = 0.02
 MAX_NAME = 64
 # Series numbers of results follow those of the scans.
 _SERIES_OFFSET = 1000
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _STAND_IN = "2.25."
 _UTF8 = "ISO_IR 192"
-_LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Patient and study, type 2 of the standard: always there, if empty. Checks keep out what a
 # later reader would refuse.
 _COPIED = {
@@ -163,7 +160,7 @@ def _stand_in(
     Its UID is replaced by that of the true source afterwards (:func:`_refer`).
     """
     source, frame = source_frame
-    lps = _LPS_FROM_RAS @ affine
+    lps = RAS_FROM_LPS @ affine
     spacing_mm = np.linalg.norm(lps[:3, :3], axis=0)
     one = Dataset()
     one.ImagePositionPatient = _ds(_position_mm(source, frame))
@@ -219,9 +216,8 @@ def _source_problem(
     if len(sources) != shape_DHW[0]:
         return f"{shape_DHW[0]} slices come from {len(sources)} frames (resampled)"
     needed = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-    lps = _LPS_FROM_RAS @ affine
-    step_mm = float(np.linalg.norm(lps[:3, 2]))
-    allowed_mm = max(LINE_TOLERANCE_MM, LINE_TOLERANCE_FRACTION * step_mm)
+    lps = RAS_FROM_LPS @ affine
+    allowed_mm = line_tolerance_mm(float(np.linalg.norm(lps[:3, 2])))
     for k, (dataset, frame) in enumerate(sources):
         for keyword in (*needed, "FrameOfReferenceUID"):
             if not _uid(dataset, keyword):

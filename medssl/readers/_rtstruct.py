@@ -17,16 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.core.errors import ReadError
+from medssl.core.geometry import RAS_FROM_LPS, line_tolerance_mm
 from medssl.readers._contours import Polygons, area_px, error_allowed_px, fill
 from medssl.readers._dicom_open import PARSE_ERRORS, opened
 from medssl.readers._dicom_places import Short, Unusual, find_places
 from medssl.readers._dicom_tags import PydicomElements, whole
-from medssl.readers._seg_frames import (
-    LINE_TOLERANCE_FRACTION,
-    LINE_TOLERANCE_MM,
-    RAS_FROM_LPS,
-    items,
-)
+from medssl.readers._seg_frames import items
 from medssl.readers._source import open_source, size_of
 
 RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -195,7 +191,7 @@ def _on_slices(
     """Contours by slice, in voxel units (W, H); each must lie in one slice of the image."""
     voxel_from_lps = np.linalg.inv(RAS_FROM_LPS @ affine)
     normal_mm = 1 / float(np.linalg.norm(voxel_from_lps[2, :3]))
-    allowed = max(LINE_TOLERANCE_MM / normal_mm, LINE_TOLERANCE_FRACTION)
+    allowed = line_tolerance_mm(normal_mm) / normal_mm
     by_slice: dict[int, Polygons] = {}
     for contour_mm in structure.contours_mm:
         points = contour_mm @ voxel_from_lps[:3, :3].T + voxel_from_lps[:3, 3]

@@ -9,15 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.core.errors import ReadError
+from medssl.core.geometry import RAS_FROM_LPS, line_tolerance_mm
 from medssl.readers._dicom_tags import PydicomElements
 
-# The spacing law: positions may lie this far off the line through first and last.
-LINE_TOLERANCE_MM = 0.1
-LINE_TOLERANCE_FRACTION = 0.02
 # Closer than this two frames show one slice.
 SAME_POSITION_MM = 0.01
 _COSINE_TOLERANCE = 1e-3
-RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -70,7 +67,7 @@ def even_grid(
         places[order] = index[np.cumsum(new_slice) - 1]
     first = positions[order[0]]
     off_mm = np.linalg.norm(positions - (first + places[:, None] * step), axis=1).max()
-    allowed_mm = max(LINE_TOLERANCE_MM, LINE_TOLERANCE_FRACTION * float(np.linalg.norm(step)))
+    allowed_mm = line_tolerance_mm(float(np.linalg.norm(step)))
     if off_mm > allowed_mm:
         raise ReadError("gap", f"frames lie up to {off_mm:.2f} mm off an even line of slices")
     lps = np.eye(4)
@@ -155,7 +152,7 @@ def _slice_counts(steps_mm: FloatArray, between_mm: float | None) -> npt.NDArray
         if base_mm is None:
             continue
         counts = np.round(steps_mm / base_mm)
-        allowed_mm = 2 * max(LINE_TOLERANCE_MM, LINE_TOLERANCE_FRACTION * base_mm)
+        allowed_mm = 2 * line_tolerance_mm(base_mm)
         if counts.min() >= 1 and np.abs(steps_mm - counts * base_mm).max() <= allowed_mm:
             return counts.astype(np.int64)
     low, high = steps_mm.min(), steps_mm.max()
