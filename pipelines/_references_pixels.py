@@ -1,8 +1,9 @@
-"""Decoded DICOM pixels against pydicom with its own choice of decoder."""
+"""What becomes of a file, and its pixels against pydicom with its own choice of decoder."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,40 @@ import pydicom
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
 from medssl.core.errors import ReadError
+from medssl.readers._base import FileHeader
 from medssl.readers._dicom_open import PARSE_ERRORS, opened
 from medssl.readers._dicom_pixels import iter_frames
 from medssl.readers._dicom_tags import PydicomElements, tags_of
+from medssl.readers._dispatch import group_headers, load, read_header
 
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+
+
+def outcomes(files: Iterable[Path]) -> dict[Path, tuple[str, str]]:
+    """(outcome, kind or reason) of files that lie in one folder."""
+    found: dict[Path, tuple[str, str]] = {}
+    headers: list[FileHeader] = []
+    for file in files:
+        try:
+            header = read_header(file)
+        except ReadError as error:
+            found[file] = ("quarantined", error.reason)
+            continue
+        if header.ignored:
+            found[file] = ("ignored", header.ignored)
+        else:
+            headers.append(header)
+    records, refused = group_headers(headers)
+    for one in refused:
+        found |= {Path(file): ("quarantined", one.reason) for file in one.files}
+    for record in records:
+        try:
+            load(record)
+            kind = ("read", f"{record.format} {record.geometry.kind}")
+        except ReadError as error:
+            kind = ("quarantined", error.reason)
+        found |= {Path(file): kind for file in record.files}
+    return found
 
 
 def against_pydicom(file: Path) -> str:

@@ -6,18 +6,15 @@ python -m pipelines.check_pydicom_files [../shared/data/dicom_codecs]
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import pydicom.data
 import typer
 
-from medssl.core.errors import ReadError
-from medssl.readers._base import FileHeader
-from medssl.readers._dispatch import group_headers, load, read_header
 from pipelines._bench import write_table
-from pipelines._references_pixels import against_pydicom
+from pipelines._references_pixels import against_pydicom, outcomes
 
 TITLE = "The test files of pydicom"
 NOTE = (
@@ -29,33 +26,6 @@ NOTE = (
 )
 WHEEL = Path(pydicom.data.__file__).parent / "test_files"
 _FEW = 3
-
-
-def outcomes(files: Iterable[Path]) -> dict[Path, tuple[str, str]]:
-    """(outcome, kind or reason) of files that lie in one folder."""
-    found: dict[Path, tuple[str, str]] = {}
-    headers: list[FileHeader] = []
-    for file in files:
-        try:
-            header = read_header(file)
-        except ReadError as error:
-            found[file] = ("quarantined", error.reason)
-            continue
-        if header.ignored:
-            found[file] = ("ignored", header.ignored)
-        else:
-            headers.append(header)
-    records, refused = group_headers(headers)
-    for one in refused:
-        found |= {Path(file): ("quarantined", one.reason) for file in one.files}
-    for record in records:
-        try:
-            load(record)
-            kind = ("read", f"{record.format} {record.geometry.kind}")
-        except ReadError as error:
-            kind = ("quarantined", error.reason)
-        found |= {Path(file): kind for file in record.files}
-    return found
 
 
 def rows(root: Path, seen: set[str]) -> Iterator[list[str]]:

@@ -58,11 +58,18 @@ def ends_image(stream: bytes) -> bool:
     return stream.rstrip(b"\0\xff")[-2:] == _END
 
 
+def unwrapped(stream: bytes) -> bytes:
+    """A JPEG 2000 stream without the JP2 file around it, which DICOM does not allow (PS3.5 A.4.4).
+
+    Decoders parse broken wrappers for ever.
+    """
+    start = stream.find(_J2K_START + b"\xff\x51") if stream[:12] == _JP2_SIGNATURE else 0
+    return stream[max(start, 0) :]
+
+
 def read_codestream(stream: bytes) -> Codestream | None:
     """The frame header; ``None`` if there is none."""
     try:
-        if stream[:12] == _JP2_SIGNATURE:
-            return _j2k(stream[stream.index(_J2K_START + b"\xff\x51") :])
         if stream[:2] == _J2K_START:
             return _j2k(stream)
         return _jpeg(stream) if stream[:2] == _JPEG_START else None

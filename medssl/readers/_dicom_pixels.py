@@ -20,7 +20,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from medssl.core.errors import ReadError
-from medssl.readers._dicom_codestream import check_stream
+from medssl.readers._dicom_codestream import check_stream, unwrapped
 from medssl.readers._dicom_frames import Fragment, frame_fragments, read_stream, unpack_bits
 from medssl.readers._dicom_length import check_length
 from medssl.readers._dicom_open import PARSE_ERRORS, Opened, PixelElement, opened
@@ -223,6 +223,7 @@ class Frames:
         one = self._format.single()
         colour = ""
         if self._syntax != _RLE:
+            stream = unwrapped(stream)
             colour = check_stream(stream, one, self._syntax)
         options = one.options(UID(self._syntax), "PixelData")
         if one.bits_allocated == 1:

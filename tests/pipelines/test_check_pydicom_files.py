@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipelines._references_pixels import against_pydicom
-from pipelines.check_pydicom_files import WHEEL, outcomes
+from pipelines._references_pixels import against_pydicom, outcomes
+from pipelines.check_pydicom_files import WHEEL
 
 OUTCOMES = {"read", "quarantined", "ignored"}
 READ = [

@@ -1,6 +1,7 @@
 """DICOM pixels that must be refused, each with its reason, and never half decoded."""
 
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -120,6 +121,17 @@ def test_a_lost_padding_byte_loses_nothing(tmp_path):
 def test_no_pixels_at_all(tmp_path):
     described(dataset(), ramp()).save_as(tmp_path / "a.dcm", enforce_file_format=True)
     assert outcome(tmp_path / "a.dcm")[1] in (["no_pixels"], ["truncated"])
+
+
+def test_a_broken_jp2_wrapper_does_not_hang_the_decoder(tmp_path):
+    content = shipped("GDCMJ2K_TextGBR.dcm").read_bytes()
+    start = content.index(b"jp2c") + 4
+    broken = bytearray(content.replace(b"jp2c", b"jp\xb1c"))
+    broken[start + 242] = 132
+    (tmp_path / "a.dcm").write_bytes(bytes(broken))
+    began = time.monotonic()
+    outcome(tmp_path / "a.dcm")
+    assert time.monotonic() - began < 5
 
 
 CONTRADICTIONS = {
