@@ -17,6 +17,7 @@ FILE_NAME = "dataset.json"
 MAX_JSON_BYTES = 64 * 2**20
 _LABEL_FOLDERS = {"labelstr", "labelsts", "labels", "masks"}
 _LABEL_WORD = re.compile(r"(^|[-_.])(seg|segmentation|labels?|masks?)([-_.]|$)")
+_VOLUME_ENDING = re.compile(r"\.(nii|hdr|img|nrrd|nhdr|mha|mhd)(\.gz)?$")
 _TEST_FOLDERS = {"imagests", "labelsts"}
 # Channel names in use -> DICOM modality, by how they start.
 _MODALITY_BY_START = (("ct", "CT"), ("pet", "PT"), ("pt", "PT"), ("us", "US"), ("ultrasound", "US"))
@@ -79,15 +80,18 @@ def modality_of(names: Iterable[str]) -> str:
 
 
 def is_label_path(relative: Path) -> bool:
-    """Whether a file lies in a folder of label maps, or is a NIfTI named as one (``x_seg.nii``).
+    """Whether a file lies in a folder of label maps, or is a volume named as one (``x_seg.nii``).
 
     >>> is_label_path(Path("masks/a.png")), is_label_path(Path("a_seg.nii.gz"))
+    (True, True)
+    >>> is_label_path(Path("Segmentation_1.seg.nrrd")), is_label_path(Path("case_mask.mha"))
     (True, True)
     >>> is_label_path(Path("segura_t1.nii.gz"))
     False
     """
     name = relative.name.lower()
-    named = ".nii" in name and _LABEL_WORD.search(name.partition(".nii")[0]) is not None
+    ending = _VOLUME_ENDING.search(name)
+    named = ending is not None and _LABEL_WORD.search(name[: ending.start()]) is not None
     return named or any(part.lower() in _LABEL_FOLDERS for part in relative.parts[:-1])
 
 
