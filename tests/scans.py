@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from torch import nn
 
 from medssl.core.geometry import Reorientation, to_voxel_order
@@ -75,11 +75,12 @@ def save_dicom(folder: Path, x_DHW, affine, number=3, patient="DOE^JOHN", modali
     names = np.random.default_rng(0).permutation(len(x_DHW))
     for k, x_HW in enumerate(np.round(x_DHW).astype(np.int16)):
         meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = CTImageStorage
+        meta.MediaStorageSOPClassUID = MRImageStorage if modality == "MR" else CTImageStorage
         meta.MediaStorageSOPInstanceUID = generate_uid()
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         one = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        one.SOPClassUID, one.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        one.SOPClassUID = meta.MediaStorageSOPClassUID
+        one.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
         one.PatientID, one.PatientName, one.Modality = patient, patient, modality
         one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = study, series, frame
         one.SeriesNumber, one.InstanceNumber = number, int(names[k])
