@@ -7,6 +7,7 @@ With ``folders: clips`` numbered pictures of a folder are clips (C, T, H, W), se
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,8 +126,10 @@ def _pixels(file: str, dtype: str) -> npt.NDArray[Any]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     where = str(path)
     try:
-        with open_source(path) as file, Image.open(file) as image:
-            yield image
+        with warnings.catch_warnings(), open_source(path) as file:
+            warnings.simplefilter("ignore")  # what matters is raised
+            with Image.open(file) as image:
+                yield image
     except UnidentifiedImageError:
         raise ReadError("not_image", "the content is no PNG, JPEG or TIFF", where=where) from None
     except Image.DecompressionBombError:

@@ -214,8 +214,8 @@ def _nrrd(found, _array):
     end = re.search(rb"\r?\n\r?\n", content)
     fields = _text_fields(content[: end.start()] if end else content, ":")
     body = content[end.end() :] if end else b""
-    if len(found.files) == 2:
-        body = Path(found.files[1]).read_bytes()
+    if "data file" in fields:
+        body = Path(found.files[0]).with_name(fields["data file"]).read_bytes()
     unpack = {"gzip": gzip.decompress, "bzip2": bz2.decompress}.get(fields["encoding"], bytes)
     wanted = math.prod(map(int, fields["sizes"].split())) * np.dtype(found.dtype).itemsize
     if len(unpack(body)) != wanted:
@@ -226,7 +226,9 @@ def _mha(found, _array):
     content = Path(found.files[0]).read_bytes()
     end = re.search(rb"ElementDataFile[^\n]*\n", content).end()
     fields = _text_fields(content[:end], "=")
-    body = content[end:] if len(found.files) == 1 else Path(found.files[1]).read_bytes()
+    body, name = content[end:], fields["ElementDataFile"]
+    if name != "LOCAL":
+        body = Path(found.files[0]).with_name(name).read_bytes()
     if fields.get("CompressedData", "").lower() in {"true", "1"}:
         body = zlib.decompress(body)
     channels = int(fields.get("ElementNumberOfChannels", 1))
@@ -262,7 +264,7 @@ def _number(one, keyword, default=1):
 def _dicom_class(found, _array):
     for one in _datasets(found):
         stored = one.file_meta.get("MediaStorageSOPClassUID")
-        if stored and stored != one.get("SOPClassUID", stored):
+        if stored and stored != (one.get("SOPClassUID") or stored):
             yield "two SOP classes"
         if "Ultrasound" in UID(stored or "").name and found.format != "ultrasound":
             yield "an ultrasound picture that is not read as one"
