@@ -38,6 +38,7 @@ from medssl.readers._source import exists, open_source
 from medssl.readers._volume import Block, load_block, records_of, volume_header
 
 FORM_TOLERANCE_MM = 0.1
+_FORM_CODES = range(6)
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}
 _NIFTI2_BYTES = 540
 # Version 2 ends like PNG, so that a transfer as text shows.
@@ -223,6 +224,9 @@ def _affine(
     parsed: Any, shape_WHD: tuple[int, int, int], where: str
 ) -> tuple[npt.NDArray[np.float64] | None, list[str]]:
     """The affine by the rule of the module docstring, and flags."""
+    for name in ("sform_code", "qform_code"):
+        if int(parsed[name]) not in _FORM_CODES:
+            raise ReadError("bad_geometry", f"{name} is {int(parsed[name])}", where=where)
     sform = _form(parsed, "sform", where) if parsed["sform_code"] > 0 else None
     if sform is None:
         return (_form(parsed, "qform", where) if parsed["qform_code"] > 0 else None), []

@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from PIL import Image
+from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
 from medssl.core.errors import ReadError, ResourceError
@@ -301,7 +302,7 @@ def _dicom_series(found, array):
     if not all("Rows" in one for one in ones):
         return  # pydicom gave up early on one
     for keyword in ("SeriesInstanceUID", "Modality", "Rows", "Columns", "PixelSpacing"):
-        if len({str(one.get(keyword)) for one in ones}) > 1:
+        if len({_comparable(one.get(keyword)) for one in ones}) > 1:
             yield f"slices differ in {keyword}"
     try:
         positions = np.array([[float(v) for v in one.ImagePositionPatient] for one in ones])
@@ -315,6 +316,10 @@ def _dicom_series(found, array):
     spacing = found.geometry.spacing_mm[0]
     if np.linalg.norm(ras - stated, axis=1).max() > max(0.1, 0.02 * spacing) + 1e-6:
         yield "slices do not lie where the affine says"
+
+
+def _comparable(value):
+    return tuple(map(float, value)) if isinstance(value, MultiValue) else str(value)
 
 
 def _label_values(found, array):

@@ -9,6 +9,13 @@ REGRESSIONS = [
         "unsupported_dtype",
     ),
     (
+        "code of the sform outside the standard was taken as valid",
+        "nifti",
+        "pair",
+        [("set", "x.hdr", 255, "20")],
+        "bad_geometry",
+    ),
+    (
         "fourth byte of the magic was not looked at",
         "nifti",
         "pair",
