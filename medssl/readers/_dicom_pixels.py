@@ -163,13 +163,22 @@ class Frames:
             return self._unpacked(unpack_bits(stream, self._format.frame_bytes))
         return self._compressed(stream)
 
-    def decode(self, index: int, *, rescale: tuple[float, float] | None = None) -> AnyArray:
+    def decode(
+        self,
+        index: int,
+        *,
+        rescale: tuple[float, float] | None = None,
+        as_measured: bool = False,
+    ) -> AnyArray:
         """Values of a frame after the modality transform, or RGB.
 
         Args:
             index: number of the frame, from 0.
             rescale: slope and intercept of this frame, where the file states them per frame;
                 ``None`` = the ones in the header.
+            as_measured: leave MONOCHROME1 as it is. It says how to display values; in a volume
+                they are measurements (HU), in a radiograph they are turned, so that dense is
+                bright in all of them.
 
         Returns:
             (H, W), float64 if rescaled; (H, W, 3) RGB for colour.
@@ -181,6 +190,8 @@ class Frames:
         wanted = (self._format.rows, self._format.columns)
         if array.shape[:2] != wanted:
             raise ReadError("corrupt_pixels", f"a frame of shape {array.shape}, not {wanted}")
+        if as_measured and photometric == "MONOCHROME1":
+            photometric = "MONOCHROME2"
         return from_stored(
             array, photometric, self._format, self._source.dataset, rescale or self._rescale
         )

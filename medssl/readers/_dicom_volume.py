@@ -129,8 +129,8 @@ def _decoded(
 def _values(frames: Frames, tags: dict[str, Any], one: Slice) -> npt.NDArray[Any]:
     per_row = tags.get("tiles_per_row")
     if per_row is None:
-        return frames.decode(one.number, rescale=tuple(one.tags["rescale"]))
-    return tile(frames.decode(0), one.number, per_row)
+        return frames.decode(one.number, rescale=tuple(one.tags["rescale"]), as_measured=True)
+    return tile(frames.decode(0, as_measured=True), one.number, per_row)
 
 
 def _found(stack: Stack, part: Part) -> Found:

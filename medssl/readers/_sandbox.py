@@ -11,6 +11,7 @@ import atexit
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -30,10 +31,16 @@ from medssl.readers._load import expected_shape
 # Memory: interpreter, libraries and file content, plus some copies of what is decoded.
 _BASE_BYTES = 3 * 2**30
 _COPIES = 6
-# Time: a slow disk and a slow decoder still manage 1 MB/s.
-_BASE_S = 20.0
+# Processor time: a slow decoder still manages 1 MB/s. Waiting for a slow disk is not hanging, so
+# the clock on the wall has more patience.
+_BASE_S = 4.0
 _BYTES_PER_S = 2**20
 _SCAN_BYTES_PER_S = 8 * 2**20
+_PATIENCE = 8.0
+# A large library (torch) takes this long to load.
+_LIBRARY_S = 20.0
+# A process whose pipe broke is gone within this time.
+_EXIT_S = 1.0
 
 
 class Worker:
@@ -53,7 +60,7 @@ class Worker:
     def load(
         self, found: Found, frames: Sequence[int] | None, *, limit_bytes: int, limit_s: float
     ) -> npt.NDArray[Any]:
-        """Decode one record.
+        """Decode one record in at most ``limit_s`` of processor time.
 
         Raises:
             ReadError: the reader's own, or ``decoder_crash``, ``decoder_timeout``.
@@ -62,6 +69,7 @@ class Worker:
             "found": {**to_json(found), "frame_times_s": None},  # hours of video have many
             "frames": frames,
             "limit_bytes": limit_bytes,
+            "limit_s": limit_s,
             "library_bytes": found.options.get("library_bytes", 0),
         }
         with self._guarded(limit_s, found.files[0]):
@@ -84,6 +92,7 @@ class Worker:
             "question": question,
             "path": path,
             "limit_bytes": _BASE_BYTES,
+            "limit_s": limit_s,
             "library_bytes": library_bytes,
         }
         with self._guarded(limit_s, path):
@@ -98,19 +107,26 @@ class Worker:
             expired.set()
             self._process.kill()
 
-        timer = threading.Timer(limit_s, kill)
+        timer = threading.Timer(limit_s * _PATIENCE, kill)
         timer.start()
         try:
             yield
         except (BrokenPipeError, EOFError, json.JSONDecodeError, KeyError):
+            late = expired.is_set() or self._ended_by(signal.SIGPROF)
             self.close()
-            if expired.is_set():
-                what = f"decoding took longer than {limit_s:.0f} s"
+            if late:
+                what = f"decoding took longer than {limit_s:.0f} s of processor time"
                 raise ReadError("decoder_timeout", what, where=where) from None
             what = "the decoding process died on this item"
             raise ReadError("decoder_crash", what, where=where) from None
         finally:
             timer.cancel()
+
+    def _ended_by(self, number: int) -> bool:
+        try:
+            return self._process.wait(_EXIT_S) == -number
+        except subprocess.TimeoutExpired:
+            return False
 
     def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -170,7 +186,7 @@ def load_capped(found: Found, frames: Sequence[int] | None) -> npt.NDArray[Any]:
             found,
             frames,
             limit_bytes=_BASE_BYTES + _COPIES * size,
-            limit_s=_BASE_S + size / _BYTES_PER_S,
+            limit_s=_seconds(size / _BYTES_PER_S, found.options.get("library_bytes", 0)),
         )
 
 
@@ -184,9 +200,13 @@ def ask_capped(question: str, path: str, size: int = 0, library_bytes: int = 0) 
     """
     if _inside:
         return _inside[question](path)
-    limit_s = _BASE_S + size / _SCAN_BYTES_PER_S
+    limit_s = _seconds(size / _SCAN_BYTES_PER_S, library_bytes)
     with _shared_worker() as worker:
         return worker.ask(question, path, library_bytes=library_bytes, limit_s=limit_s)
+
+
+def _seconds(work_s: float, library_bytes: int) -> float:
+    return _BASE_S + work_s + (_LIBRARY_S if library_bytes else 0.0)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,9 @@ def main() -> None:
         # A library once loaded stays.
         library_bytes = max(library_bytes, int(request["library_bytes"]))
         _cap_memory(int(request["limit_bytes"]) + library_bytes)
+        # Processor time of all threads; the default action of this signal ends the process,
+        # whatever a decoder is doing.
+        signal.setitimer(signal.ITIMER_PROF, float(request["limit_s"]))
         array: npt.NDArray[Any] | None = None
         try:
             if "question" in request:
@@ -50,6 +54,7 @@ def main() -> None:
             reply = _refusal(ReadError("decoder_memory", what))
         except MedsslError as error:
             reply = _refusal(error)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         replies.write(json.dumps(reply).encode() + b"\n")
         if array is not None:
             replies.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

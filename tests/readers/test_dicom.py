@@ -112,13 +112,10 @@ def test_large_whole_slopes_do_not_overflow(series):
     np.testing.assert_array_equal(read(series[0].parent).array[0], itk)
 
 
-def test_monochrome1_equals_its_inverted_twin(series):
+def test_monochrome1_changes_the_display_not_the_measurement(series):
     expected = read(series[0].parent).array.copy()
     for file in series:
-        dataset = pydicom.dcmread(file)
-        dataset.PixelData = (4095 - dataset.pixel_array).astype("<u2").tobytes()
-        dataset.PhotometricInterpretation = "MONOCHROME1"
-        dataset.save_as(file)
+        edit(file, PhotometricInterpretation="MONOCHROME1")
     np.testing.assert_array_equal(read(series[0].parent).array, expected)
 
 

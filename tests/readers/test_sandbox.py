@@ -1,10 +1,14 @@
-"""The decoding process: same voxels, errors come back whole, a crash or a bomb takes nothing along."""
+"""The decoding process: same voxels, errors come back whole, a crash takes nothing along."""
+
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from medssl.core.errors import ReadError
+from medssl.core.geometry import Geometry
+from medssl.readers._base import Found
 from medssl.readers._dispatch import group_headers, read_header
 from medssl.readers._load import load_here
 from medssl.readers._sandbox import Worker
@@ -46,8 +50,25 @@ def test_memory_above_the_cap_is_refused_and_the_worker_lives(tmp_path, worker):
     assert caught.value.reason in {"decoder_memory", "decoder_crash"}
 
 
-def test_time_above_the_cap_kills_the_worker(found, worker):
+def test_processor_time_above_the_cap_ends_the_worker(tmp_path, worker):
+    noise = np.random.default_rng(0).integers(0, 256, (6000, 6000), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "big.png", compress_level=1)
+    found = group_headers([read_header(tmp_path / "big.png")])[0][0]
     with pytest.raises(ReadError) as caught:
-        worker.load(found, None, limit_bytes=2**33, limit_s=0.0)
+        worker.load(found, None, limit_bytes=2**33, limit_s=0.02)
     assert caught.value.reason == "decoder_timeout"
     assert not worker.alive()
+
+
+def test_waiting_is_ended_by_the_clock_on_the_wall(tmp_path, worker):
+    os.mkfifo(tmp_path / "never.png")
+    found = Found(
+        files=(str(tmp_path / "never.png"),),
+        format="image",
+        shape=(1, 2, 2),
+        dtype="uint8",
+        geometry=Geometry(kind="image"),
+    )
+    with pytest.raises(ReadError) as caught:
+        worker.load(found, None, limit_bytes=2**33, limit_s=0.1)
+    assert caught.value.reason == "decoder_timeout"
