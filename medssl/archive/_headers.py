@@ -35,7 +35,7 @@ _FRAME = struct.Struct("<4sII")
 _MAGIC = b"MSH1"
 _TOKEN_BYTES = 16
 # Blocks that a process keeps unpacked while it assembles series.
-_BLOCKS_IN_MEMORY = 24
+_BLOCKS_IN_MEMORY = 6
 _LEVEL = 1
 
 

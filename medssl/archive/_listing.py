@@ -20,7 +20,7 @@ SCHEMA = {
     "inode": pl.UInt64,
 }
 # Rows that are Python objects at a time.
-_BATCH = 20_000
+_BATCH = 2_000
 
 
 def list_files(root: Path, skip: Path | None, known: pl.DataFrame | None) -> pl.DataFrame:

@@ -73,7 +73,8 @@ class LeanElements:
         self._meta = places.meta
         self._implicit = places.implicit
         self._end = places.end
-        # Sizes and bits are asked for by several rules.
+        # Sizes, bits and the kind of image are asked for by several rules.
+        self._texts: dict[str, str] = {}
         self._numbers: dict[str, list[float] | None] = {}
 
     def has(self, keyword: str) -> bool:
@@ -81,6 +82,13 @@ class LeanElements:
         return raw in self._places or raw in self._meta
 
     def text(self, keyword: str) -> str:
+        try:
+            return self._texts[keyword]
+        except KeyError:
+            text = self._texts[keyword] = self._text(keyword)
+            return text
+
+    def _text(self, keyword: str) -> str:
         vr, value = self._value(keyword)
         if not value:
             return ""

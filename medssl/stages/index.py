@@ -13,7 +13,6 @@ from medssl.archive.build import Rules
 from medssl.archive.catalog import Catalog, is_catalog
 from medssl.archive.identity import SALT_NAME, load_salt
 from medssl.archive.indexing import stored_policy, update_catalog
-from medssl.archive.quality import decode_missing
 from medssl.archive.split import Fractions
 from medssl.core.config import Config
 from medssl.core.errors import NothingUsableError, UsageError
@@ -78,6 +77,8 @@ def run(config: IndexConfig) -> Run:
         )
         catalog = Catalog.open(config.out)
         if config.pixels:
+            from medssl.archive.quality import decode_missing  # loads decoders, which headers spare
+
             decode_missing(catalog, workers=_workers(config), progress=bars.updater("pixels"))
     summary = catalog.summary
     if not summary["records"]:
