@@ -12,8 +12,16 @@ from medssl.core.errors import ReadError
 from medssl.readers._source import exists
 
 _MAX_DIGITS = 18
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _DATA_NAME = re.compile(r"\.z?raw(\.gz|\.bz2)?$", re.IGNORECASE)
 _Value = TypeVar("_Value")
+
+
+def plain_lines(text: bytes) -> list[str] | None:
+    """The lines of a header; ``None`` if it holds control characters, which no writer puts there."""
+    if _CONTROL.search(text):
+        return None
+    return [line.rstrip("\r") for line in text.decode("utf-8", "replace").split("\n")]
 
 
 def numbers(text: str, count: int) -> list[float] | None:
@@ -22,7 +30,9 @@ def numbers(text: str, count: int) -> list[float] | None:
         found = [float(one) for one in text.split()]
     except ValueError:
         return None
-    return found if len(found) == count and all(map(math.isfinite, found)) else None
+    return (
+        found if text.isascii() and len(found) == count and all(map(math.isfinite, found)) else None
+    )
 
 
 def whole_numbers(
@@ -33,7 +43,7 @@ def whole_numbers(
     Raises:
         ReadError: as ``error`` makes it.
     """
-    words = text.split()
+    words = text.split() if text.isascii() else []
     if len(words) != count or not all(re.fullmatch(r"[+-]?\d+", one, re.ASCII) for one in words):
         raise error(f"{count} whole numbers are needed", where)
     if any(len(one) > _MAX_DIGITS for one in words):

@@ -26,6 +26,7 @@ from medssl.readers._text_header import (
     header_of_data,
     numbers,
     one_of,
+    plain_lines,
     whole_numbers,
 )
 from medssl.readers._volume import (
@@ -150,7 +151,10 @@ def _fields(start: bytes, where: str) -> tuple[dict[str, str], int]:
     fields: dict[str, str] = {}
     at = 0
     while (end := start.find(b"\n", at)) >= 0:
-        name, equals, value = start[at:end].decode("utf-8", "replace").partition("=")
+        lines = plain_lines(start[at:end])
+        if lines is None:
+            break
+        name, equals, value = lines[0].partition("=")
         key = name.strip().lower()
         key = _SYNONYMS.get(key, key)
         if not equals or not key.isalnum():

@@ -22,7 +22,14 @@ from medssl.core.errors import ReadError
 from medssl.readers._affines import checked_affine
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
 from medssl.readers._source import open_source, size_of
-from medssl.readers._text_header import beside, files_of, header_of_data, one_of, whole_numbers
+from medssl.readers._text_header import (
+    beside,
+    files_of,
+    header_of_data,
+    one_of,
+    plain_lines,
+    whole_numbers,
+)
 from medssl.readers._text_header import numbers as parse_numbers
 from medssl.readers._volume import (
     Axis,
@@ -169,7 +176,10 @@ def _fields(start: bytes, where: str) -> tuple[dict[str, str], int]:
     if end is None and len(start) == MAX_HEADER_BYTES:
         raise _broken("the header has no end", where)
     fields: dict[str, str] = {}
-    for line in text.decode("utf-8", "replace").splitlines()[1:]:
+    lines = plain_lines(text)
+    if lines is None:
+        raise _broken("control characters in the header", where)
+    for line in lines[1:]:
         name, colon, value = line.partition(": ")
         if line.startswith("#") or not colon or ":=" in name:
             continue

@@ -16,6 +16,13 @@ REGRESSIONS = [
         "bad_geometry",
     ),
     (
+        "separator character 28 between two sizes was taken as a blank",
+        "mha",
+        "raw",
+        [("text", "x.mha", "DimSize = 7 6 5", "DimSize = 7 6\x1c5")],
+        "not_mha",
+    ),
+    (
         "fourth byte of the magic was not looked at",
         "nifti",
         "pair",
