@@ -18,7 +18,7 @@ _Value = TypeVar("_Value")
 
 
 def plain_lines(text: bytes) -> list[str] | None:
-    """The lines of a header; ``None`` if it holds control characters, which no writer puts there."""
+    """The lines of a header; ``None`` if it holds control characters: no writer puts them there."""
     if _CONTROL.search(text):
         return None
     return [line.rstrip("\r") for line in text.decode("utf-8", "replace").split("\n")]

@@ -53,11 +53,11 @@ _TYPES = {
     "met_double": "f8",
 }
 _SYNONYMS = {
-    "origin": "offset",
-    "position": "offset",
-    "rotation": "transformmatrix",
-    "orientation": "transformmatrix",
-    "elementbyteordermsb": "binarydatabyteordermsb",
+    "Origin": "Offset",
+    "Position": "Offset",
+    "Rotation": "TransformMatrix",
+    "Orientation": "TransformMatrix",
+    "ElementByteOrderMSB": "BinaryDataByteOrderMSB",
 }
 _BOOLEAN = {"true": True, "1": True, "false": False, "0": False}
 
@@ -84,7 +84,7 @@ def header(path: Path) -> FileHeader:
         return FileHeader(path=where, format="mha", tags={}, ignored="binary")
     flags = ["4d_as_channels"] if block.extra == 3 and block.count > 1 else []
     files = files_of(described, block.data, ENDING)
-    affine = _affine(fields, int(fields["ndims"]), where)
+    affine = _affine(fields, int(fields["NDims"]), where)
     return volume_header(path, "mha", block, affine, flags, files)
 
 
@@ -119,11 +119,11 @@ def _read(path: Path) -> tuple[dict[str, str], Block]:
     if not start:
         raise ReadError("empty_file", "the file has zero bytes", where=where)
     fields, header_bytes = _fields(start, where)
-    n_axes = whole_numbers(fields.get("ndims", ""), 1, where, _broken)[0]
+    n_axes = whole_numbers(fields.get("NDims", ""), 1, where, _broken)[0]
     if n_axes not in {3, 4}:
         raise ReadError("unsupported_dimensions", f"{n_axes} axes", where=where)
-    sizes = tuple(whole_numbers(fields.get("dimsize", ""), n_axes, where, _broken))
-    channels = whole_numbers(fields.get("elementnumberofchannels", "1"), 1, where, _broken)[0]
+    sizes = tuple(whole_numbers(fields.get("DimSize", ""), n_axes, where, _broken))
+    channels = whole_numbers(fields.get("ElementNumberOfChannels", "1"), 1, where, _broken)[0]
     if min(*sizes, channels) < 1:
         raise _broken("a size is not positive", where)
     extra = 3 if n_axes == 4 else None
@@ -147,7 +147,7 @@ def _read(path: Path) -> tuple[dict[str, str], Block]:
 
 
 def _fields(start: bytes, where: str) -> tuple[dict[str, str], int]:
-    """Fields by lower-case name, and where the header ends: behind ``ElementDataFile``."""
+    """Fields by name, and where the header ends: behind ``ElementDataFile``."""
     fields: dict[str, str] = {}
     at = 0
     while (end := start.find(b"\n", at)) >= 0:
@@ -155,33 +155,32 @@ def _fields(start: bytes, where: str) -> tuple[dict[str, str], int]:
         if lines is None:
             break
         name, equals, value = lines[0].partition("=")
-        key = name.strip().lower()
-        key = _SYNONYMS.get(key, key)
+        key = _SYNONYMS.get(name.strip(), name.strip())
         if not equals or not key.isalnum():
             break
         if key in fields:
             raise _broken("a field is stated twice", where)
         fields[key] = value.strip()
         at = end + 1
-        if key == "elementdatafile":
+        if key == "ElementDataFile":
             _check_kind(fields, where)
             return fields, at
     raise ReadError("not_mha", "the content is not a MetaImage", where=where)
 
 
 def _check_kind(fields: dict[str, str], where: str) -> None:
-    if fields.get("objecttype", "image").lower() != "image":
+    if fields.get("ObjectType", "image").lower() != "image":
         raise ReadError("not_mha", "the MetaObject is no image", where=where)
-    if one_of(fields.get("binarydata", "true"), _BOOLEAN) is not True:
+    if one_of(fields.get("BinaryData", "true"), _BOOLEAN) is not True:
         raise _layout("voxels are written as text", where)
-    for name, neutral in (("slope", 1.0), ("offset", 0.0)):
-        value = fields.get(f"elementtointensityfunction{name}")
+    for name, neutral in (("Slope", 1.0), ("Offset", 0.0)):
+        value = fields.get(f"ElementToIntensityFunction{name}")
         if value is not None and numbers(value, 1) != [neutral]:
             raise ReadError("bad_scaling", "readers disagree on this kind of scaling", where=where)
 
 
 def _data(fields: dict[str, str], path: Path, header_bytes: int) -> tuple[Path, int]:
-    name = fields["elementdatafile"]
+    name = fields["ElementDataFile"]
     if name.upper() == "LOCAL":
         return path, header_bytes
     if name.upper().startswith("LIST") or "%" in name or " " in name:
@@ -190,17 +189,17 @@ def _data(fields: dict[str, str], path: Path, header_bytes: int) -> tuple[Path, 
 
 
 def _stored(fields: dict[str, str], where: str) -> str:
-    kind = one_of(fields.get("elementtype", "").removesuffix("_ARRAY"), _TYPES)
+    kind = one_of(fields.get("ElementType", "").removesuffix("_ARRAY"), _TYPES)
     if kind is None:
         raise ReadError("unsupported_dtype", "the voxel type is not read", where=where)
-    big = one_of(fields.get("binarydatabyteordermsb", "false"), _BOOLEAN)
+    big = one_of(fields.get("BinaryDataByteOrderMSB", "false"), _BOOLEAN)
     if big is None:
         raise _broken("the byte order is no truth value", where)
     return np.dtype((">" if big else "<") + kind).str
 
 
 def _packing(fields: dict[str, str], data: Path, start: int, where: str) -> Packing:
-    packed = one_of(fields.get("compresseddata", "false"), _BOOLEAN)
+    packed = one_of(fields.get("CompressedData", "false"), _BOOLEAN)
     if packed is None:
         raise _broken("CompressedData is no truth value", where)
     if not packed:
@@ -213,13 +212,13 @@ def _packing(fields: dict[str, str], data: Path, start: int, where: str) -> Pack
 def _skipped(block: Block, fields: dict[str, str], where: str) -> Block:
     """Apply ``HeaderSize`` and compare ``CompressedDataSize`` with the file."""
     there = size_of(block.data) - block.start
-    skip = whole_numbers(fields.get("headersize", "0"), 1, where, _broken)[0]
+    skip = whole_numbers(fields.get("HeaderSize", "0"), 1, where, _broken)[0]
     if skip < -1 or (skip and block.packing != "raw"):
         raise _layout("voxels do not start where the header ends", where)
     if skip == -1:
         skip = max(there - block.n_bytes, 0)
-    if block.packing != "raw" and "compresseddatasize" in fields:
-        stated = whole_numbers(fields["compresseddatasize"], 1, where, _broken)[0]
+    if block.packing != "raw" and "CompressedDataSize" in fields:
+        stated = whole_numbers(fields["CompressedDataSize"], 1, where, _broken)[0]
         if stated > there:
             what = f"{there} packed bytes, the header says {stated}"
             raise ReadError("truncated", what, where=where)
@@ -229,11 +228,11 @@ def _skipped(block: Block, fields: dict[str, str], where: str) -> Block:
 
 
 def _affine(fields: dict[str, str], n_axes: int, where: str) -> npt.NDArray[np.float64] | None:
-    wanted = {"transformmatrix": n_axes**2, "offset": n_axes, "elementspacing": n_axes}
+    wanted = {"TransformMatrix": n_axes**2, "Offset": n_axes, "ElementSpacing": n_axes}
     if not wanted.keys() <= fields.keys():
         return None
     found = {key: numbers(fields[key], count) for key, count in wanted.items()}
-    matrix, offset, spacing = found["transformmatrix"], found["offset"], found["elementspacing"]
+    matrix, offset, spacing = found["TransformMatrix"], found["Offset"], found["ElementSpacing"]
     if matrix is None or offset is None or spacing is None or min(spacing) <= 0:
         raise ReadError("bad_geometry", "matrix, offset or spacing are no numbers", where=where)
     rows = np.reshape(matrix, (n_axes, n_axes))  # row i is the direction of voxel axis i
