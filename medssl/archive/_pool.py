@@ -8,6 +8,7 @@ reply, only plain values and our own classes are unpickled (:func:`loads_reply`)
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
 import io
 import itertools
@@ -31,7 +32,6 @@ Result = TypeVar("Result")
 _LENGTH = struct.Struct("<Q")
 # Chunks on their way per worker: one at work, one waiting.
 _AHEAD = 2
-_EXIT_S = 5.0
 _NUMPY_PARTS = {"ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer"}
 _SAFE = {
     ("builtins", "set"),
@@ -83,15 +83,15 @@ class Pool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended = True
         for remote in list(self._remotes):
-            remote.close(wait_s=_EXIT_S if kind is None else 0)
+            remote.close()
         if self._threads:
             self._threads.shutdown(cancel_futures=True)
         for remote in self._remotes:  # one that a thread started meanwhile
             if not remote.closed:
-                remote.close(wait_s=0)
+                remote.close()
 
     def start(self, *modules: str) -> None:
         """Start all workers now and have them import these modules, for work that comes soon."""
@@ -129,7 +129,7 @@ class Pool:
         try:
             return self._remote().run(code, items)
         except _Died as death:
-            self._own.remote.close(wait_s=0)
+            self._own.remote.close()
             self._remotes.discard(self._own.remote)
             if len(items) == 1 or self._ended:
                 return [death.error(self._limit_s) for _ in items]
@@ -196,18 +196,14 @@ class _Remote:
             raise error
         return list(results)
 
-    def close(self, *, wait_s: float) -> None:
-        """End the process, with ``wait_s`` seconds to do so itself."""
+    def close(self) -> None:
+        """End the process; whatever it was asked for last has been answered or is not wanted."""
         self.closed = True
-        try:
-            if wait_s:
-                self._requests.close()
-                self._process.wait(wait_s)
-        except (subprocess.TimeoutExpired, BrokenPipeError):
-            pass  # it is killed below
         self._process.kill()
         self._process.wait()
         self._replies.close()
+        with contextlib.suppress(BrokenPipeError):  # a request that nobody reads any more
+            self._requests.close()
 
 
 _item_limit_s: float | None = None

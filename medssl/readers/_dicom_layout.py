@@ -27,7 +27,7 @@ class Layout:
     """
 
     def __init__(self, data: bytes, elements: dict[int, int], end: int, long: list[int]) -> None:
-        self._elements = elements
+        self._elements, self._end = elements, end
         self._start = next(iter(elements.values()))
         self._offsets = np.array([*elements.values(), end], dtype=np.int64)
         self._is_long = np.zeros(len(self._offsets), dtype=bool)
@@ -39,9 +39,10 @@ class Layout:
         self._long_lengths = words[self._offsets[self._long] + 8].astype(np.uint32)
 
     def places(self, data: bytes, start: int) -> tuple[dict[int, int], int] | None:
-        """Elements and end of another header, if its elements are the same."""
+        """Elements and end of the next header, if it has the same elements."""
         offsets = self._offsets + (start - self._start)
         words = _words(data)
+        changed: dict[int, int] = {}
         first = 0
         for _ in range(_MAX_CHANGES):
             if offsets[-1] >= len(words):
@@ -49,8 +50,9 @@ class Layout:
             differ = words[offsets[first:]] != self._heads[first:]
             here = first + int(differ.argmax())
             if not differ[here - first]:
-                return self._checked(words, offsets)
-            change = self._longer_by(int(words[offsets[here]]), here)
+                return self._checked(words, offsets, changed)
+            changed[here] = int(words[offsets[here]])
+            change = self._longer_by(changed[here], here)
             if change is None:
                 return None
             first = here + 1
@@ -65,15 +67,20 @@ class Layout:
         return (head >> 48) - (known >> 48)
 
     def _checked(
-        self, words: npt.NDArray[np.uint64], offsets: npt.NDArray[np.int64]
+        self,
+        words: npt.NDArray[np.uint64],
+        offsets: npt.NDArray[np.int64],
+        changed: dict[int, int],
     ) -> tuple[dict[int, int], int] | None:
         lengths = words[offsets[self._long] + 8].astype(np.uint32)
         if (lengths != self._long_lengths).any():
             return None
-        if (offsets == self._offsets).all():
-            return self._elements, int(offsets[-1])
-        *places, end = offsets.tolist()
-        return dict(zip(self._elements, places, strict=True)), end
+        *places, end = offsets.tolist() if changed or offsets[0] != self._start else [self._end]
+        if places:  # from now on this is the last header
+            self._elements = dict(zip(self._elements, places, strict=True))
+            self._offsets, self._start, self._end = offsets, places[0], end
+            self._heads[list(changed)] = list(changed.values())
+        return self._elements, self._end
 
 
 def worth_it(elements: dict[int, int]) -> bool:
