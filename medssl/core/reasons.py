@@ -1,8 +1,8 @@
 """Every reason code of the quarantine ledger: what it means, and what can be done about it.
 
 The sentences are shown by ``medssl quarantine ls``, ``medssl doctor`` and docs/reasons.md. A code
-is stable: scripts may depend on it. ``no_decoder:<uid>`` carries the transfer syntax. After a change
-``make docs`` writes the page again.
+is stable: scripts may depend on it. ``no_decoder:<uid>`` carries the transfer syntax. After a
+change ``make docs`` writes the page again.
 """
 
 from __future__ import annotations
