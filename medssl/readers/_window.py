@@ -15,6 +15,9 @@ def window(file: Any, start: int, size: int) -> BinaryIO:
 class _Window(io.RawIOBase):
     """Part of an open file with a position of its own, so that threads and forks do not meet."""
 
+    # pydicom asks every buffered reader for one; a window has no path.
+    name = ""
+
     def __init__(self, file: Any, start: int, size: int) -> None:
         self._file = file
         self._start = start

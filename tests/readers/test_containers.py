@@ -17,6 +17,7 @@ from medssl.core.errors import ReadError
 from medssl.readers import _containers, _source
 from medssl.readers._dispatch import read_header, walk
 from medssl.readers._read import read, read_folder
+from tests.scans import blob_hu, oblique, save_dicom
 
 VOXELS = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
 SCAN = nib.Nifti1Image(VOXELS, np.eye(4)).to_bytes()
@@ -86,6 +87,19 @@ def test_a_large_member_is_read_through_a_file_that_has_no_name(tmp_path, monkey
     with _source.open_source(Path(f"{path}!/x.nii")) as file:
         file.seek(-10, io.SEEK_END)
         assert file.read() == SCAN[-10:]
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz", "a.zip", "large.zip"])
+def test_a_dicom_series_reads_like_the_unpacked_folder(tmp_path, monkeypatch, name):
+    series = save_dicom(tmp_path / "series", blob_hu(oblique(), (4, 34, 30)), oblique())
+    members = [(f"s/{one.name}", one.read_bytes()) for one in series.iterdir()]
+    if name == "large.zip":
+        monkeypatch.setattr(_source, "MEMORY_BYTES", 100)
+    pack = zipped if name.endswith("zip") else tarred
+    packed = pack(tmp_path / name, *members, **({"mode": "w:gz"} if name == "a.tgz" else {}))
+    one, other = read(packed), read(series)
+    np.testing.assert_array_equal(one.array, other.array)
+    np.testing.assert_array_equal(one.geometry.affine, other.geometry.affine)
 
 
 def test_two_readers_of_one_member_do_not_move_each_other(tmp_path):
