@@ -47,6 +47,7 @@ class VideoFrames(Frames):
         index: int,
         *,
         rescale: tuple[float, float] | None = None,  # noqa: ARG002 - video has none
+        as_measured: bool = False,  # noqa: ARG002
     ) -> npt.NDArray[Any]:
         """As :meth:`stored`: a video has no modality transform."""
         return self.stored(index)[0]
