@@ -31,6 +31,7 @@ ORIENTATION_TOLERANCE = 1e-3
 _WHOLE_SHARE = 0.9
 _BY_VALUE = (
     *(
+        "PatientID",
         "SeriesNumber",
         "EchoTime",
         "DiffusionBValue",
@@ -43,9 +44,13 @@ _BY_VALUE = (
 )
 _BY_RANK = ("TriggerTime", "AcquisitionTime", "ContentTime")
 # Tags that are kept outside of tags["split"].
-_OWN_TAGS = {"SeriesNumber": "series_number", "ImageType": "image_type"}
-# Times of day say when a person was scanned: parts are named by their order instead.
-_TIMES = {"AcquisitionTime", "ContentTime"}
+_OWN_TAGS = {
+    "PatientID": "patient",
+    "SeriesNumber": "series_number",
+    "ImageType": "image_type",
+}
+# Ids and times of day say who was scanned and when: parts are named by their order instead.
+_IDENTIFYING = {"PatientID", "AcquisitionTime", "ContentTime"}
 
 
 class Part(NamedTuple):
@@ -101,8 +106,8 @@ def _value(one: Slice, tag: str) -> Any:
 
 
 def _value_names(values: list[Any], tag: str) -> list[dict[str, str]]:
-    """How parts are named: numbers and code words, the order of times of day."""
-    if tag in _TIMES:
+    """How parts are named: numbers and code words, the order of what identifies."""
+    if tag in _IDENTIFYING:
         return [{f"{tag}Rank": str(n)} for n in range(1, len(values) + 1)]
     words = _image_types(values) if tag == "ImageType" else [_word(value) for value in values]
     if len(set(words)) < len(words):

@@ -152,3 +152,14 @@ def test_a_stray_slice_does_not_spoil_its_series(tmp_path):
     (found,), refused = grouped(tmp_path)
     assert found.part == "ImageType=ORIGINAL_PRIMARY_M"
     assert [len(files) for files in refused.values()] == [1]
+
+
+@pytest.mark.parametrize("uids", [{}, {"StudyInstanceUID": "", "SeriesInstanceUID": ""}])
+def test_two_patients_under_one_series_id_are_two_records(tmp_path, uids):
+    for seed, patient in enumerate(["DOE-7", "ROE-4"]):
+        write_slices(tmp_path / "s", voxels(seed), PatientID=patient, **uids)
+    found, refused = grouped(tmp_path)
+    assert ([one.part for one in found], refused) == (["PatientIDRank=1", "PatientIDRank=2"], {})
+    assert [one.patient for one in found] == ["DOE-7", "ROE-4"]
+    for seed, one in enumerate(found):
+        np.testing.assert_array_equal(load(one)[0], voxels(seed))
