@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -160,7 +161,7 @@ def _found(stack: Stack, part: Part) -> Found:
         study=first["study"],
         series=first["series"] or str(Path(files[0]).parent),
         series_number=first["series_number"],
-        objects=_objects(stack.slices, name),
+        objects=_objects(stack.slices),
         labels=first["labels"],
         flags=_flags(stack, part),
         options=options,
@@ -179,10 +180,12 @@ def _flags(stack: Stack, part: Part) -> tuple[str, ...]:
     return flags
 
 
-def _objects(slices: Slices, name: str) -> str:
-    """What copies of the same scan have in common; empty if the objects have no UIDs."""
-    uids = sorted({one.tags["object"] for one in slices})
-    return hashlib.sha256("\n".join([*uids, name]).encode()).hexdigest() if all(uids) else ""
+def _objects(slices: Slices) -> str:
+    """What copies of the same scan have in common; empty if the UIDs do not tell slices apart."""
+    frames = sorted({(one.tags["object"], one.number) for one in slices})
+    if len(frames) < len(slices) or not all(uid for uid, _ in frames):
+        return ""
+    return hashlib.sha256(json.dumps(frames).encode()).hexdigest()
 
 
 def _dtype(slices: Slices) -> str:

@@ -1,5 +1,7 @@
 """Several volumes in one series: what tells them apart, and what must not."""
 
+import shutil
+
 import numpy as np
 import pydicom
 import pytest
@@ -163,3 +165,21 @@ def test_two_patients_under_one_series_id_are_two_records(tmp_path, uids):
     assert [one.patient for one in found] == ["DOE-7", "ROE-4"]
     for seed, one in enumerate(found):
         np.testing.assert_array_equal(load(one)[0], voxels(seed))
+
+
+def test_the_same_objects_under_two_patients_are_known_as_copies(tmp_path):
+    for file in write_slices(tmp_path / "a", voxels(), PatientID="DOE-7"):
+        (tmp_path / "b").mkdir(exist_ok=True)
+        copy = shutil.copy(file, tmp_path / "b" / file.name)
+        edit(copy, PatientID="ROE-4")
+    found, refused = grouped(tmp_path)
+    assert ([one.patient for one in found], refused) == (["DOE-7", "ROE-4"], {})
+    assert found[0].objects == found[1].objects != ""
+
+
+def test_objects_that_an_anonymiser_gave_one_uid_are_no_copies_of_each_other(tmp_path):
+    for seed in (0, 1):
+        for file in write_slices(tmp_path / str(seed), voxels(seed), SeriesInstanceUID=f"1.{seed}"):
+            edit(file, SOPInstanceUID="1.2.840.1")
+    found, refused = grouped(tmp_path)
+    assert ([one.objects for one in found], refused) == (["", ""], {})
