@@ -10,6 +10,7 @@ import json
 import math
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from medssl.stages._machine import machine
 REPORT, PAGE = "doctor.json", "doctor.html"
 # The store holds volumes as float16; compression is not counted on (docs/results/bench_store.md).
 _STORE_BYTES_PER_VOXEL = 2
+_RECORDS_PER_SYNTAX = 3
 
 
 class DoctorConfig(Config):
@@ -136,19 +138,25 @@ def _syntaxes(
     files: Sequence[facts.File],
     pictures: Sequence[Sampled],
 ) -> list[dict[str, Any]]:
-    """Transfer syntaxes with the number of files, and whether one record of each decodes here."""
+    """Transfer syntaxes with the number of files, and whether a record of each decodes here.
+
+    A damaged file says nothing about its syntax: up to three records are tried.
+    """
     of_record = {one.record_id: one.syntax for one in files if one.record_id and one.syntax}
-    tried = {of_record.get(one.record.record_id, ""): one for one in reversed(pictures)}
-    smallest: dict[str, Record] = {}
-    for one in sorted(records, key=lambda r: math.prod(r.shape), reverse=True):
-        smallest[of_record.get(one.record_id, "")] = one
+    looked_at = {one.record.record_id: one for one in pictures}
+    smallest: dict[str, list[Record]] = defaultdict(list)
+    pictured = [one for one in records if math.prod(one.shape)]  # contours have no pixels
+    for one in sorted(pictured, key=lambda r: (r.record_id not in looked_at, math.prod(r.shape))):
+        smallest[of_record.get(one.record_id, "")].append(one)
     rows = []
     for uid, n in facts.syntaxes_of(files).most_common():
-        seen = tried.get(uid)
-        if seen is None and uid in smallest:
-            seen = look_at(catalog, smallest[uid])
-        reason = facts.decoder_refusal(files, uid) if seen is None else seen.reason
-        decoded = "yes" if seen and not reason else "no" if reason else "not tried"
+        reason, seen = facts.decoder_refusal(files, uid), False
+        for record in smallest[uid][:_RECORDS_PER_SYNTAX]:
+            reason = (looked_at.get(record.record_id) or look_at(catalog, record)).reason
+            seen = not reason
+            if seen:
+                break
+        decoded = "yes" if seen else "no" if reason else "not tried"
         shown, name = facts.syntax_name(uid)
         rows.append({"uid": shown, "name": name, "files": n, "decoded": decoded, "reason": reason})
     return rows

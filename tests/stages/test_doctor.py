@@ -10,6 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless, generate_uid
 from typer.testing import CliRunner
 
 from medssl.archive.catalog import Catalog
@@ -90,6 +92,21 @@ def test_the_syntax_is_proven_by_a_decoded_record(examined):
     (row,) = report["syntaxes"]
     assert (row["name"], row["decoded"]) == ("Explicit VR Little Endian", "yes")
     assert row["files"] == 3 * 48 + 2
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_file_says_nothing_about_its_syntax(tmp_path, damaged):
+    for number in range(2):
+        ds = dicom_objects.dataset("CR", SeriesInstanceUID=generate_uid())
+        dicom_objects.described(ds, np.zeros((8, 8 + 8 * number), np.uint8))
+        ds.PixelData = bytes(64 + 64 * number)
+        ds.compress(RLELossless)
+        if number < damaged:
+            ds.PixelData = encapsulate([bytes([1, 0, 0, 0, 64]) + bytes(61)])
+        ds.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
+    (row,) = examine(tmp_path).result["syntaxes"]
+    assert (row["files"], row["decoded"]) == (2, "yes" if damaged == 1 else "no")
+    assert row["reason"] == ("" if damaged == 1 else "corrupt_pixels")
 
 
 def test_the_store_takes_two_bytes_per_voxel(phantom, examined):
