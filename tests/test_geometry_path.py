@@ -12,7 +12,13 @@ from medssl.archive.store import Store
 from medssl.core.preprocess import Contract, prepare
 from medssl.readers._dispatch import sample
 from medssl.stages._cases import Case
-from medssl.stages._predict_case import Window, predict_case, segmentation_path, write_case
+from medssl.stages._predict_case import (
+    Window,
+    label_paths,
+    outputs_of,
+    predict_case,
+    write_case,
+)
 from tests.scans import (
     LABELS,
     SHAPE_DHW,
@@ -43,8 +49,9 @@ def through(folder, out, spacing_mm):
     card = threshold_card(spacing_mm)
     case = Case(record_id="id", name="case", channels=(found,))
     prediction = predict_case(Threshold(), card, case.channels, Window())
-    write_case(out, case, prediction)
-    return segmentation_path(out, case)
+    outputs, _ = outputs_of(case, "nifti")
+    write_case(out, case, prediction, outputs, card)
+    return label_paths(out, case)[0]
 
 
 def corners_lps(image):

@@ -6,17 +6,23 @@ Needs atheris. What it finds belongs into regressions.py.
 import sys
 import tempfile
 
-import atheris
 
-with atheris.instrument_imports(include=["medssl.readers"]):
-    from medssl.readers import _dispatch  # noqa: F401 - imported to be instrumented
+def main(reader, options):
+    """Search until a read contradicts its file, or the time is over."""
+    import atheris
 
-from tests.fuzz.run import run_folder
-from tests.fuzz.seeds import seeds_of
+    with atheris.instrument_imports(include=["medssl.readers"]):
+        from medssl.readers import _dispatch  # noqa: F401 - imported to be instrumented
+
+    atheris.Setup([sys.argv[0], *options], target(reader, atheris))
+    atheris.Fuzz()
 
 
-def target(reader):
+def target(reader, atheris):
     """A function of bytes that raises where a read contradicts its file."""
+    from tests.fuzz.run import run_folder
+    from tests.fuzz.seeds import seeds_of
+
     seeds = [files for _, files in sorted(seeds_of(reader).items())]
 
     def one_input(data):
@@ -37,5 +43,4 @@ def target(reader):
 
 
 if __name__ == "__main__":
-    atheris.Setup([sys.argv[0], *sys.argv[2:]], target(sys.argv[1]))
-    atheris.Fuzz()
+    main(sys.argv[1], sys.argv[2:])
