@@ -178,7 +178,8 @@ def _format(path: Path) -> str:
     Raises:
         ReadError: an image of a format that no rule covers: ``not_deidentified:<format>``.
     """
-    if container_of(path) is not None or not is_container(path):
+    # Opening a named pipe would wait for its writer.
+    if container_of(path) is not None or (path.is_file() and not is_container(path)):
         try:
             with open_source(path) as file:
                 head = file.read(HEAD_BYTES)

@@ -2,6 +2,8 @@
 
 import gzip
 import hashlib
+import json
+import os
 import re
 import stat
 import struct
@@ -274,6 +276,23 @@ def test_what_cannot_be_cleaned_is_listed_and_not_copied(tmp_path):
     assert sum(done.result["reasons"].values()) == 4
     assert done.result["ignored"] == {"ignored:text": 1}
     assert not any(secret in written(tmp_path) for secret in SECRETS)
+
+
+def test_pipes_and_broken_links_are_passed_by(tmp_path):
+    series(tmp_path)
+    os.mkfifo(tmp_path / "in" / "pipe.dcm")
+    (tmp_path / "in" / "link.dcm").symlink_to(tmp_path / "nowhere")
+    done = subprocess.run(
+        [sys.executable, "-m", "medssl", "deidentify", "-i", "in", "-o", "out"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+        check=False,
+    )
+    result = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (done.returncode, result["copied"]) == (4, 5)
+    assert result["ignored"] == {"ignored:special_file": 1}
+    assert result["reasons"] == {"unreadable": 1}
 
 
 def test_nifti_keeps_voxels_and_place_and_loses_its_text(tmp_path):
