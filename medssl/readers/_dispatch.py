@@ -16,7 +16,7 @@ from medssl.core.errors import ReadError
 from medssl.core.registry import READERS
 from medssl.core.sample import Sample
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
-from medssl.readers._ignored import ignored_kind
+from medssl.readers._ignored import ignored_kind, is_hidden_archive
 from medssl.readers._load import load_here, reader
 from medssl.readers._sandbox import load_capped
 from medssl.readers._source import (
@@ -128,6 +128,10 @@ def read_header(path: Path) -> FileHeader:
     except OSError as error:
         what = f"the file cannot be opened ({error.strerror or type(error).__name__})"
         raise ReadError("unreadable", what, where=str(path), fix="check its permissions") from None
+    if is_hidden_archive(path, head):
+        fix = "unpack it, or name it .zip or .tar"
+        what = "an archive whose name does not say so"
+        raise ReadError("unsupported_archive", what, where=str(path), fix=fix)
     return FileHeader(path=str(path), format="", tags={}, ignored=ignored_kind(path, head))
 
 

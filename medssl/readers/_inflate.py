@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import io
 import lzma
 import tempfile
 from typing import Any, BinaryIO, Literal, cast
@@ -22,6 +23,16 @@ _MAGIC: tuple[tuple[bytes, Method], ...] = (
 _PAD = b"\0"
 _ISAL_ERROR = cast(type[Exception], igzip_lib.error)
 UNPACK_ERRORS = (_ISAL_ERROR, lzma.LZMAError, EOFError, OSError)
+
+
+def gunzipped(head: bytes, wanted: int) -> bytes:
+    """What a gzip file begins with, from its own first bytes; any other head as it is."""
+    if not head.startswith(b"\x1f\x8b"):
+        return head
+    try:
+        return bytes(inflate(io.BytesIO(head), wanted, ""))
+    except ReadError:
+        return head
 
 
 def inflate(

@@ -32,7 +32,7 @@ from nibabel.spatialimages import HeaderDataError
 from medssl.core.errors import ReadError
 from medssl.core.geometry import check_affine, grid_distance_mm, spacing_of
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
-from medssl.readers._inflate import inflate
+from medssl.readers._inflate import gunzipped, inflate
 from medssl.readers._nifti_time import fourth_axis
 from medssl.readers._source import exists, open_source
 from medssl.readers._volume import Block, load_block, records_of, volume_header
@@ -48,8 +48,9 @@ _PAIR_NAME = re.compile(r"\.(hdr|img)(\.gz)?$", re.IGNORECASE)
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """By name, or by the magic of an uncompressed file; ``.img`` only beside its ``.hdr``."""
+    """By name, or by the magic, packed or not; ``.img`` only beside its ``.hdr``."""
     name = path.name.lower()
+    head = gunzipped(head, _NIFTI2_BYTES)
     if name.endswith((".nii", ".nii.gz")) or _magic(head) in _SINGLE | _PAIR:
         return True
     if name.endswith((".hdr", ".hdr.gz")):

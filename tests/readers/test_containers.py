@@ -1,5 +1,6 @@
 """Zip and tar archives: read as the unpacked copy would be, and every trap refused by name."""
 
+import gzip
 import io
 import os
 import stat
@@ -209,6 +210,24 @@ def test_encrypted_nested_and_foreign_archives_have_reasons(tmp_path):
         "a.zip!/x.nii": "encrypted",
         "b.7z": "unsupported_archive",
     }
+
+
+def test_archives_under_other_names_are_no_documents(tmp_path):
+    packed = zipped(tmp_path / "a.docx", ("x.nii", SCAN)).read_bytes()
+    (tmp_path / "EXPORT7").write_bytes(packed)
+    (tmp_path / "1.2.840.113").write_bytes(packed)
+    tarred(tmp_path / "disc", ("x.nii", SCAN))
+    (tmp_path / "MR.gz").write_bytes(gzip.compress(b"\0" * 128 + b"DICM" + bytes(99)))
+    (tmp_path / "x.log.gz").write_bytes(gzip.compress(b"patient notes"))
+    refused = dict.fromkeys(["EXPORT7", "1.2.840.113", "disc", "MR.gz"], "unsupported_archive")
+    ignored = {"a.docx": "ignored:zip", "x.log.gz": "ignored:gzip"}
+    assert outcomes(tmp_path) == refused | ignored
+
+
+@pytest.mark.parametrize("name", ["scan", "scan.gz", "scan.dcm"])
+def test_a_packed_nifti_is_told_by_its_content(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(SCAN))
+    np.testing.assert_array_equal(read(tmp_path / name).array[0], VOXELS.T)
 
 
 def test_of_two_members_with_one_name_the_later_counts_and_the_earlier_is_named(tmp_path):
