@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from medssl.core.errors import InterruptedRunError, MedsslError, ResourceError, 
 from medssl.core.runlog import DISK_FULL_ERRNOS
 
 LOG_NAME = "error.log"
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def exit_with(work: Callable[[], int], *, out: Path | None, debug: bool) -> NoReturn:
@@ -44,6 +46,9 @@ def one_line(error: BaseException) -> str:
         return f"error: {error}"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
+        what, where = error.strerror, os.fsdecode(error.filename or "unknown")
+        return f"error: {what}\n  where: {where}\n  fix: check who may read and write there"
     text = str(error).strip().split("\n")[0]
     kind = type(error).__name__
     if _out_of_resources(error):

@@ -140,3 +140,14 @@ def test_info_lists_what_the_registries_hold():
     assert {"resenc-xs", "vit3d-xs"} <= {member["name"] for member in listed["encoders"]}
     assert "segmentation" in {member["name"] for member in listed["heads"]}
     assert {"dicom", "nifti", "image"} <= {member["name"] for member in listed["readers"]}
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_may_not_be_written_is_named_without_debug(call, code):
+    error = OSError(code, "Not allowed", "/share/OUT")
+    result, _ = call("predict", does=error)
+    assert result.stderr.splitlines() == [
+        "error: Not allowed",
+        "  where: /share/OUT",
+        "  fix: check who may read and write there",
+    ]
