@@ -57,7 +57,7 @@ def _usable(report: dict[str, Any]) -> list[Line]:
 def _reasons(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
-    named = "; ".join(f"{row['files']:,} {row['what']} ({row['reason']})" for row in rows[:3])
+    named = "; ".join(f"{row['reason']} {row['files']:,} ({row['what']})" for row in rows[:3])
     more = f"; further reasons below ({len(rows) - 3})" if len(rows) > 3 else ""
     step = next((row["fix"] for row in rows if row["fix"] != LEAVE), LEAVE)
     return f"{named}{more}. Next: {step}."
