@@ -42,7 +42,8 @@ def build_stacks(slices: Slices, policy: Policy) -> tuple[list[Stack], Slices]:
     """The volumes of slices that share an orientation, and slices left over beside a gap.
 
     Raises:
-        ReadError: ``too_few_slices``, ``localizer``, ``duplicate_position``, ``gap``.
+        ReadError: ``too_few_slices``, ``localizer``, ``duplicate_position``, ``bad_geometry``,
+            ``gap``.
     """
     n = len(slices)
     if n < MIN_SLICES:
@@ -71,6 +72,9 @@ def _too_few(slices: Slices) -> ReadError:
 
 def _gap(line: Line) -> ReadError:
     steps_mm = np.diff(line.along_mm)
+    if np.ptp(steps_mm) <= line.allowed_mm:
+        what = f"a slice lies {line.residual_mm:.2f} mm beside the line through the others"
+        return ReadError("bad_geometry", what)
     what = f"slice steps run from {steps_mm.min():.2f} to {steps_mm.max():.2f} mm; "
     what += f"{line.residual_mm:.2f} mm off an even line, {line.allowed_mm:.2f} mm allowed"
     return ReadError("gap", what, fix="find the missing slices")

@@ -8,6 +8,7 @@ stacked by position (:mod:`medssl.readers._dicom_stack`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,10 @@ def group(
         reason, message = one.tags["refused"]
         refused.append(Refused(files=(one.path,), reason=reason, message=message))
     found, unstacked = group_series(slices, policy)
+    n_refused = len(headers) - len(planes) - len(slices)
+    if n_refused:  # a volume that lost its last slice looks whole
+        flag = f"slices_refused={n_refused}"
+        found = [replace(one, flags=(*one.flags, flag)) for one in found]
     return flat + found, refused + unstacked
 
 

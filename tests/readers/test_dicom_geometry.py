@@ -9,7 +9,7 @@ from medssl.core.geometry import corners_mm
 from medssl.readers._base import Policy
 from medssl.readers._dispatch import load
 from tests.core.orientations import CASES, affine_of
-from tests.readers.dicom_files import AXIAL, grouped, voxels, write_slices
+from tests.readers.dicom_files import AXIAL, grouped, place, voxels, write_slices
 
 TILT_DEG = 14.0
 
@@ -120,3 +120,22 @@ def test_voxels_lie_where_simpleitk_puts_them(tmp_path, case, turn_deg):
     index = itk.TransformPhysicalPointToIndex([*(-place_mm[:2]), place_mm[2]])
     assert itk[index] == ours.max()
     assert sorted(itk.GetSpacing()) == pytest.approx(sorted(found.geometry.spacing_mm), rel=1e-6)
+
+
+def test_a_slice_pushed_sideways_is_no_gap(tmp_path):
+    x, y, z = (float(v) for v in place(AXIAL, 2)[0])
+    places = {2: [x + 5, y, z]}
+    write_slices(
+        tmp_path, voxels(), ImagePositionPatient=lambda k: places.get(k, place(AXIAL, k)[0])
+    )
+    for gaps in ("quarantine", "resample"):
+        found, refused = grouped(tmp_path, Policy(gaps=gaps))
+        assert (found, list(refused)) == ([], ["bad_geometry"])
+
+
+def test_a_volume_that_lost_its_last_slice_says_so(tmp_path):
+    *_, last = write_slices(tmp_path, voxels())
+    last.write_bytes(last.read_bytes()[:-20])
+    (found,), refused = grouped(tmp_path)
+    assert (found.shape[1], list(refused)) == (4, ["truncated"])
+    assert found.flags == ("slices_refused=1",)
