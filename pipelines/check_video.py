@@ -49,10 +49,8 @@ def main(
     by = "check_video"
     with tempfile.TemporaryDirectory() as name:
         made = dict(made_kinds(Path(name)))
-        head = ("file", "container / codec", *BACKENDS)
-        write_table(
-            "video", "Video files and libraries", head, backend_rows(made), LIBRARIES, by=by
-        )
+        rows = backend_rows(made)
+        write_table("video", "Video files and libraries", VIDEO_HEAD, rows, LIBRARIES, by=by)
         write_table("video_damage", "Damaged video", HEAD, damage_rows(made, files), DAMAGE, by=by)
     bodies = body_rows(data / "polyps" / "images")
     write_table("out_of_body", "Frames outside the body", BODIES_HEAD, bodies, BODIES, by=by)

@@ -35,7 +35,6 @@ ALLOWED = {
 MEASURING = ("bench_", "check_", "_references", "gpu_check", "_video_", "_scenes")
 TORCH = {"torch", "torchvision", "lightning", "monai", "timm", "segmentation_models_pytorch"}
 TORCH_FREE = {"readers", "archive", "cli"}
-MAY_USE_TORCH = {"archive/dataset.py"}
 
 
 def imported(tree):
@@ -61,18 +60,17 @@ def violations(root):
             room = "measuring"
         if file.name == "__main__.py":
             room = "__main__"
-        within = "/".join(parts[1:])
         names = imported(ast.parse(file.read_text()))
-        bad = (name for name in names if not _fine(room, within, name.split(".")))
+        bad = (name for name in names if not _fine(room, name.split(".")))
         found += [f"{'/'.join(parts)}: {name}" for name in bad]
     return found
 
 
-def _fine(room, within, words):
+def _fine(room, words):
     if words[0] == "":  # relative
         return False
     if words[0] in TORCH:
-        return room not in TORCH_FREE or within in MAY_USE_TORCH
+        return room not in TORCH_FREE
     if words[0] in {"tests", "examples"} or (
         words[0] == "pipelines" and room not in {"pipelines", "measuring"}
     ):

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from medssl.archive.identity import split_by_shares
 from medssl.core.config import Config
 from medssl.core.errors import ConfigError
 from medssl.core.sample import Record, Split
@@ -42,11 +41,6 @@ class Member(NamedTuple):
     patient: str
     hashes: tuple[str, ...]
     split: Split
-
-
-def split_of(patient: str, fractions: Fractions, seed: int) -> Split:
-    """Split of a patient, see :func:`~medssl.archive.identity.split_by_shares`."""
-    return split_by_shares(patient, (fractions.train, fractions.val), seed)
 
 
 def join(members: Iterable[Member]) -> dict[str, Split]:

@@ -12,11 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from medssl.core.geometry import line_tolerance_mm
 from medssl.readers._dicom_slices import Slices, normal_of, positions_of
 
 MIN_SLICES = 3
-LINE_TOLERANCE_MM = 0.1
-LINE_TOLERANCE_FRACTION = 0.02
 
 
 class Line(NamedTuple):
@@ -34,8 +33,7 @@ class Line(NamedTuple):
     @property
     def allowed_mm(self) -> float:
         """Largest residual at which the spacing is even."""
-        n = len(self.order)
-        return max(LINE_TOLERANCE_MM, LINE_TOLERANCE_FRACTION * float(self.along_mm[-1]) / (n - 1))
+        return line_tolerance_mm(float(self.along_mm[-1]) / (len(self.order) - 1))
 
     @property
     def even(self) -> bool:

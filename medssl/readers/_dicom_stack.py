@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.core.errors import ReadError
+from medssl.core.geometry import RAS_FROM_LPS
 from medssl.readers._base import Policy
 from medssl.readers._dicom_line import MIN_SLICES, Line, fit_line, is_even
 from medssl.readers._dicom_slices import SAME_POSITION_MM, Slices, count_doubled, normal_of
@@ -22,7 +23,6 @@ TILT_TOLERANCE_DEG = 0.1
 # A resampled gap may not make more slices than this many times those that were scanned.
 _MAX_FILL = 4
 _LOCALIZERS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVEY"}
-_RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class Stack(NamedTuple):
@@ -134,7 +134,7 @@ def _stack(ordered: Slices, line: Line, policy: Policy, n: int | None = None) ->
         stack = stack._replace(flags=(*flags, f"gantry_tilt_deg={tilt_deg:.1f}"))
         if policy.tilt == "resample":
             stack = _upright(stack)
-    return stack._replace(affine=_RAS_FROM_LPS @ stack.affine)
+    return stack._replace(affine=RAS_FROM_LPS @ stack.affine)
 
 
 def _tilt_deg(step_mm: npt.NDArray[np.float64], normal: npt.NDArray[np.float64]) -> float:

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from pydicom.datadict import tag_for_keyword
 from pydicom.multival import MultiValue
 
 from medssl.core.sample import UNKNOWN
@@ -49,13 +48,6 @@ class Elements(Protocol):
 
     def items(self, keyword: str) -> Sequence[Elements]:
         """The items of a sequence, in order; none if it is absent or empty."""
-
-
-def tag_of(keyword: str) -> int:
-    """(group << 16) + element of a standard keyword."""
-    tag = tag_for_keyword(keyword)
-    assert tag is not None, keyword
-    return tag
 
 
 class PydicomElements:

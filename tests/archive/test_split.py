@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medssl.archive.split import Fractions, Member, join, leaks, split_of
+from medssl.archive.identity import split_by_shares
+from medssl.archive.split import Fractions, Member, join, leaks
 from medssl.core.errors import ConfigError
 from medssl.core.sample import Record
 
@@ -77,19 +78,16 @@ def test_equal_label_maps_join_nobody():
 
 
 def test_shares_are_met_within_binomial_error():
-    splits = [
-        split_of(f"patient {n}", Fractions(train=0.7, val=0.2, test=0.1), 0) for n in range(5000)
-    ]
+    splits = [split_by_shares(f"patient {n}", (0.7, 0.2), 0) for n in range(5000)]
     for name, share in (("train", 0.7), ("val", 0.2), ("test", 0.1)):
         sigma = (share * (1 - share) / 5000) ** 0.5
         assert abs(splits.count(name) / 5000 - share) < 4 * sigma
 
 
 def test_a_new_patient_moves_no_other():
-    fractions = Fractions()
-    before = {n: split_of(str(n), fractions, 0) for n in range(50)}
-    assert all(split_of(str(n), fractions, 0) == before[n] for n in range(50))
-    assert any(split_of(str(n), fractions, 1) != before[n] for n in range(50))
+    before = {n: split_by_shares(str(n), (0.9, 0.1), 0) for n in range(50)}
+    assert all(split_by_shares(str(n), (0.9, 0.1), 0) == before[n] for n in range(50))
+    assert any(split_by_shares(str(n), (0.9, 0.1), 1) != before[n] for n in range(50))
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.1, 0.1), (1.2, -0.2, 0.0)])
