@@ -52,12 +52,18 @@ def update_catalog(
         rules: salt, split, modality and policy.
         workers: processes; 0 = this one, without time limits.
         progress: called with (files done, files in all).
+
+    Raises:
+        UsageError: the catalog is of another archive.
     """
     root = archive.absolute()
     with Pool(workers, HEADER_LIMIT_S) as pool:
         if not (out / _META).is_file():
             pool.start(*_WORKER_MODULES)  # they load while the disk is listed
-        listing = list_files(root, out, _known_listing(out))
+        known = _known_listing(out)
+        listing = list_files(root, out, known)
+        if known is not None:
+            _refuse_another(out, root, listing, known)
         if _is_current(out, listing, rules):
             return Update(listing.height, 0)
         reading = Reading(out, pool, progress)
@@ -101,14 +107,29 @@ def archive_of(out: Path) -> Path:
     Raises:
         UsageError: it was made by a version that did not note it, or is no longer there.
     """
-    noted = pl.read_parquet_metadata(out / PATHS).get(ROOT_NOTE, "")
-    if not noted:
+    root = _noted_root(out)
+    if root is None:
         raise _outdated(out)
-    root = Path(os.fsdecode(bytes.fromhex(noted)))
     if not root.is_dir():
         fix = "index it where it is now: medssl index ARCHIVE -o CATALOG"
         raise UsageError("the archive is not where it was indexed", where=str(root), fix=fix)
     return root
+
+
+def _noted_root(out: Path) -> Path | None:
+    noted = pl.read_parquet_metadata(out / PATHS).get(ROOT_NOTE, "")
+    return Path(os.fsdecode(bytes.fromhex(noted))) if noted else None
+
+
+def _refuse_another(out: Path, root: Path, listing: pl.DataFrame, known: pl.DataFrame) -> None:
+    """An archive may move; one that shares no file name with the catalog's is another one."""
+    before = _noted_root(out)
+    if before is None or before == root or known.is_empty() or listing.is_empty():
+        return
+    old = known["path"].bin.slice(len(os.fsencode(before)))
+    if not listing["path"].bin.slice(len(os.fsencode(root))).is_in(old.implode()).any():
+        fix = "choose another --out: a catalog belongs to one archive"
+        raise UsageError("the catalog is of another archive", where=str(out), fix=fix)
 
 
 def _outdated(out: Path) -> UsageError:

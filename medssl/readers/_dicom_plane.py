@@ -6,6 +6,8 @@ scintigrams with several views are one image per frame.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -161,9 +163,20 @@ def base_record(one: FileHeader) -> dict[str, Any]:
         "study": tags["study"],
         "series": tags["series"] or one.key.partition("/")[2],
         "series_number": tags["series_number"],
-        "objects": tags["object"],
         "labels": tags["labels"],
     }
+
+
+def objects_of(tags: dict[str, Any], part: str = "") -> str:
+    """What copies of one picture (of a ``part`` of a file) have in common.
+
+    Anonymisers that give many pictures one UID leave their size and their times.
+    """
+    if not tags["object"]:
+        return ""
+    size = [tags["rows"], tags["columns"], tags["frames"], tags["bits_stored"]]
+    content = [tags["object"], *size, tags["split"], part]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _records(one: FileHeader, part: str) -> list[Found]:
@@ -172,6 +185,7 @@ def _records(one: FileHeader, part: str) -> list[Found]:
     channels = 1 if tags["photometric"].startswith("MONOCHROME") else 3
     fields = base_record(one) | {"format": "dicom", "dtype": value_dtype(tags)}
     fields["flags"] = tuple(plane["flags"])
+    fields["objects"] = objects_of(tags)
     options: dict[str, Any] = {"plane": True, "uncompressed": is_trusted(tags["syntax"])}
     if plane["window"]:
         options["window"] = plane["window"]
@@ -185,7 +199,11 @@ def _records(one: FileHeader, part: str) -> list[Found]:
         fields["flags"] = tuple(f for f in plane["flags"] if "frame_time" not in f)
         fields |= {"shape": shape, "geometry": image}
         return [
-            Found(**fields, part=joined(part, f"Frame={n + 1}"), options=options | {"frame": n})
+            Found(
+                **fields | {"objects": objects_of(tags, str(n))},
+                part=joined(part, f"Frame={n + 1}"),
+                options=options | {"frame": n},
+            )
             for n in range(tags["frames"])
         ]
     times = tuple(plane["times_s"]) if plane["times_s"] else None

@@ -39,8 +39,8 @@ _BY_VALUE = (
         "TemporalPositionIndex",
     ),
     *("TemporalPositionIdentifier", "AcquisitionNumber", "ComplexImageComponent", "ImageType"),
-    *("InversionTime", "FlipAngle", "StackID", "DimensionIndexValues", "TriggerTime"),
-    *("AcquisitionTime", "ContentTime"),
+    *("InversionTime", "FlipAngle", "ConvolutionKernel", "StackID", "DimensionIndexValues"),
+    *("TriggerTime", "AcquisitionTime", "ContentTime"),
 )
 _BY_RANK = ("TriggerTime", "AcquisitionTime", "ContentTime")
 # Tags that are kept outside of tags["split"].
@@ -49,8 +49,8 @@ _OWN_TAGS = {
     "SeriesNumber": "series_number",
     "ImageType": "image_type",
 }
-# Ids and times of day say who was scanned and when: parts are named by their order instead.
-_IDENTIFYING = {"PatientID", "AcquisitionTime", "ContentTime"}
+# Ids, free text and times of day may say who was scanned and when: parts are named by their order.
+_IDENTIFYING = {"PatientID", "ConvolutionKernel", "AcquisitionTime", "ContentTime"}
 
 
 class Part(NamedTuple):

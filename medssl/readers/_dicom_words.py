@@ -116,6 +116,9 @@ def splits_of(elements: Elements) -> dict[str, Any]:
         found["DiffusionGradientOrientation"] = gradient
     if "DiffusionBValue" not in found:
         found.update(_private_b_value(elements))
+    kernel = elements.text("ConvolutionKernel")
+    if kernel:
+        found["ConvolutionKernel"] = kernel
     component = elements.text("ComplexImageComponent").upper() or _ge_component(elements)
     if component in COMPLEX_COMPONENTS:
         found["ComplexImageComponent"] = component

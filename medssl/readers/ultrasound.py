@@ -21,7 +21,13 @@ from medssl.core.geometry import Geometry
 from medssl.readers import dicom
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
 from medssl.readers._dicom_pixels import Frames, is_trusted, open_frames
-from medssl.readers._dicom_plane import base_record, channels_first, joined, object_parts
+from medssl.readers._dicom_plane import (
+    base_record,
+    channels_first,
+    joined,
+    object_parts,
+    objects_of,
+)
 from medssl.readers._dicom_values import value_dtype
 from medssl.readers._source import size_of
 from medssl.readers._us_regions import Region, region_from
@@ -100,6 +106,7 @@ def _records(one: FileHeader, part: str) -> list[Found]:
             shape=_shape(region, tags["frames"], channels),
             geometry=_geometry(region, tags),
             part=split if len(regions) > 1 else part,
+            objects=objects_of(tags, str(region.number)),
             role=role if region.kind == "2D" else "derived",
             flags=_flags(region, plane["flags"]),
             options={

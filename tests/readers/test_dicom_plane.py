@@ -207,3 +207,25 @@ def test_an_empty_header_value_is_no_crash(tmp_path):
     ds.PixelData = FRAMES.tobytes()
     ds.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     assert record(tmp_path / "a.dcm").geometry.spacing_mm is None
+
+
+def test_pictures_that_share_a_uid_are_copies_only_if_their_times_agree(tmp_path):
+    times = ["101530", "101531", "101530"]
+    first, other, copy = [
+        record(
+            save(
+                tmp_path / f"{k}.dcm",
+                ramp(),
+                header={"SOPInstanceUID": "1.2.3", "AcquisitionTime": time, "PatientID": f"P{k}"},
+            )
+        ).objects
+        for k, time in enumerate(times)
+    ]
+    assert first == copy
+    assert first != other
+
+
+def test_views_of_one_file_are_no_copies_of_each_other(tmp_path):
+    header = {"ImageType": ["ORIGINAL", "PRIMARY", "WHOLE BODY", "EMISSION"]}
+    loaded, _ = outcome(save(tmp_path / "a.dcm", FRAMES[:2], "NM", header=header))
+    assert len({one.objects for one, _ in loaded}) == 2

@@ -41,6 +41,12 @@ def edit(path, **tags):
         ),
         ("InversionTime", ["100", "900"], ["InversionTime=100", "InversionTime=900"]),
         ("FlipAngle", ["3", "18"], ["FlipAngle=18", "FlipAngle=3"]),
+        # Free text in some scanners, so its order is the name.
+        (
+            "ConvolutionKernel",
+            ["B30f", "B70f"],
+            ["ConvolutionKernelRank=1", "ConvolutionKernelRank=2"],
+        ),
         (
             "AcquisitionTime",
             ["101530.5", "101542.5"],

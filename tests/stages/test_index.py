@@ -204,6 +204,18 @@ def test_a_foreign_folder_is_not_written_to(tmp_path):
         index(tmp_path / "nowhere", tmp_path / "d")
 
 
+def test_a_catalog_follows_its_archive_but_takes_no_other(tmp_path):
+    volumes(tmp_path / "a", ["one", "two"])
+    volumes(tmp_path / "b", ["three"])
+    index(tmp_path / "a", tmp_path / "c")
+    before = [r.record_id for r in Catalog.open(tmp_path / "c").records()]
+    with pytest.raises(UsageError, match="another archive"):
+        index(tmp_path / "b", tmp_path / "c")
+    (tmp_path / "a").rename(tmp_path / "moved")
+    index(tmp_path / "moved", tmp_path / "c")
+    assert [r.record_id for r in Catalog.open(tmp_path / "c").records()] == before
+
+
 def test_filters_are_expressions_not_programs(tmp_path):
     volumes(tmp_path / "a", ["x", "y"])
     index(tmp_path / "a", tmp_path / "c", modality="MR")
