@@ -30,7 +30,7 @@ from medssl.archive.identity import hash_id
 from medssl.core.errors import ReadError
 from medssl.core.sample import BYTE_CAP
 from medssl.readers._dicom_frames import frame_fragments, read_stream
-from medssl.readers._dicom_open import DEFLATED, PARSE_ERRORS, Opened, broken_header, opened
+from medssl.readers._dicom_open import DEFLATED, Opened, opened, parsing
 from medssl.readers._source import size_of
 from medssl.readers._video_dicom import is_video
 
@@ -78,7 +78,7 @@ def copy_dicom(path: Path, key: bytes, file_id: str) -> tuple[tuple[str, ...], b
     """
     if size_of(path) > BYTE_CAP:
         raise ReadError("too_large", f"more than {BYTE_CAP // 2**30} GiB", where=str(path))
-    try:
+    with parsing(str(path)):
         with opened(path) as source:
             kind = _kind(source)
             wanted = _pixel_bytes(source.dataset) if _syntax(source) == DEFLATED else None
@@ -88,12 +88,6 @@ def copy_dicom(path: Path, key: bytes, file_id: str) -> tuple[tuple[str, ...], b
             raise ReadError("too_large", "the pixels take more than the cap", where=str(path))
         with opened(path, wanted) as source:
             return _copied(source, kind, path, key, file_id)
-    except PARSE_ERRORS as error:
-        raise broken_header(error, str(path)) from None
-    except OSError as error:
-        if error.errno is not None:
-            raise  # the disk; pydicom's own have no number
-        raise broken_header(error, str(path)) from None
 
 
 def _kind(source: Opened) -> str:

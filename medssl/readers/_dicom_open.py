@@ -31,6 +31,7 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 # What pydicom raises on broken headers.
 PARSE_ERRORS: tuple[type[Exception], ...] = (EOFError, struct.error, ValueError, LookupError)
 PARSE_ERRORS += (AttributeError, TypeError, RuntimeError, OverflowError, BytesLengthException)
+_HEADER_ERRORS: tuple[type[Exception], ...] = (*PARSE_ERRORS, OSError)
 
 _PIXEL_KEYWORDS = {
     (0x7FE0, 0x0010): "PixelData",
@@ -104,13 +105,27 @@ def opened(path: str | Path, pixel_bytes: int | None = None) -> Iterator[Opened]
             raise ReadError(error.reason, error.what, where=where, fix=error.fix) from None
 
 
-def broken_header(error: Exception, where: str = "") -> ReadError:
-    """The error for a header that made pydicom raise one of :data:`PARSE_ERRORS`."""
-    if isinstance(error, RecursionError):
+@contextmanager
+def parsing(where: str = "") -> Iterator[None]:
+    """Turn what pydicom raises on a broken header into a refusal.
+
+    Put it around pydicom's own work only: what our rules raise is a mistake of ours.
+
+    Raises:
+        ReadError: ``broken_header``, ``nesting_too_deep``.
+        OSError: the system's.
+    """
+    try:
+        yield
+    except RecursionError:
         what = "sequences are nested deeper than any scanner nests them"
-        return ReadError("nesting_too_deep", what, where=where)
-    what = f"the DICOM header is broken ({type(error).__name__})"
-    return ReadError("broken_header", what, where=where)
+        raise ReadError("nesting_too_deep", what, where=where) from None
+    except _HEADER_ERRORS as error:
+        # pydicom raises OSError too where a sequence ends early; the system's has a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        what = f"the DICOM header is broken ({type(error).__name__})"
+        raise ReadError("broken_header", what, where=where) from None
 
 
 def is_bare(head: bytes) -> bool:
@@ -128,7 +143,7 @@ def is_bare(head: bytes) -> bool:
 def _parsed(file: BinaryIO, size: int, pixel_bytes: int | None) -> Opened:
     head = file.read(_META_BYTES)
     deflated = _deflated_from(head)
-    try:
+    with parsing():
         if deflated is None:
             file.seek(0)
             force = head[128:132] != b"DICM" and is_bare(head)
@@ -142,10 +157,6 @@ def _parsed(file: BinaryIO, size: int, pixel_bytes: int | None) -> Opened:
             dataset.file_meta = FileMetaDataset()
             dataset.file_meta.TransferSyntaxUID = UID(DEFLATED)
             dataset.file_meta.MediaStorageSOPClassUID = UID(stored_class)
-    except InvalidDicomError:
-        raise
-    except PARSE_ERRORS as error:
-        raise broken_header(error) from None
     return Opened(dataset, file, size, _pixel_element(file, dataset))
 
 

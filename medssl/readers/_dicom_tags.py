@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from pydicom.multival import MultiValue
 
 from medssl.core.sample import UNKNOWN
+from medssl.readers._dicom_open import parsing
 from medssl.readers._dicom_words import labels_of, splits_of, units_of
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
@@ -51,14 +52,20 @@ class Elements(Protocol):
 
 
 class PydicomElements:
-    """:class:`Elements` over a pydicom data set."""
+    """:class:`Elements` over a pydicom data set, which parses values when they are asked for.
+
+    Raises:
+        ReadError: every method, as :func:`~medssl.readers._dicom_open.parsing`.
+    """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
+    @parsing()
     def has(self, keyword: str) -> bool:
         return keyword in self.dataset or keyword in self._meta
 
+    @parsing()
     def text(self, keyword: str) -> str:
         value = self._value(keyword)
         if value is None:
@@ -66,6 +73,7 @@ class PydicomElements:
         values = value if isinstance(value, MultiValue) else [value]
         return "\\".join(str(one).strip("\0 ") for one in values)
 
+    @parsing()
     def numbers(self, keyword: str, count: int | None = None) -> list[float] | None:
         value = self._value(keyword)
         if value is None:
@@ -78,11 +86,13 @@ class PydicomElements:
         wanted = len(numbers) if count is None else count
         return numbers if len(numbers) == wanted and all(map(math.isfinite, numbers)) else None
 
+    @parsing()
     def bytes_at(self, tag: int) -> bytes:
         element = self.dataset.get_item(tag)
         value = None if element is None else element.value
         return value if isinstance(value, bytes) else b""
 
+    @parsing()
     def items(self, keyword: str) -> Sequence[Elements]:
         return [PydicomElements(item) for item in self.dataset.get(keyword) or []]
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from medssl.core.errors import ReadError
 from medssl.core.geometry import RAS_FROM_LPS, line_tolerance_mm
+from medssl.readers._dicom_open import parsing
 from medssl.readers._dicom_tags import PydicomElements
 
 # Closer than this two frames show one slice.
@@ -76,6 +77,7 @@ def even_grid(
     return Grid(RAS_FROM_LPS @ lps, places.tolist(), int(places.max()) + 1, float(off_mm))
 
 
+@parsing()
 def items(dataset: Any, keyword: str) -> list[Any]:
     """Items of a sequence; none if it is absent or no sequence."""
     value = dataset.get(keyword)

@@ -22,7 +22,7 @@ from medssl.readers._dicom_enhanced import add_frames
 from medssl.readers._dicom_lean import lean_elements
 from medssl.readers._dicom_length import length_refusal
 from medssl.readers._dicom_mosaic import add_tiles, is_mosaic
-from medssl.readers._dicom_open import DEFLATED, PARSE_ERRORS, PixelElement, is_bare, opened
+from medssl.readers._dicom_open import DEFLATED, PixelElement, is_bare, opened, parsing
 from medssl.readers._dicom_pixels import is_uncompressed, pixel_refusal, plugin_for
 from medssl.readers._dicom_places import Unusual
 from medssl.readers._dicom_plane import is_plane, load_plane, plane_tags, planes_found
@@ -35,7 +35,6 @@ from medssl.readers._video_dicom import add_video, is_video
 from medssl.readers.labels import LABEL_CLASSES
 from medssl.readers.labels import header_from_dataset as label_header
 
-_HEADER_ERRORS: tuple[type[Exception], ...] = (*PARSE_ERRORS, OSError)
 _SUFFIXES = {".dcm", ".dicom", ".ima"}
 # SOP classes that hold no image of the patient, by prefix of their UID.
 _IGNORED_CLASSES = (
@@ -72,15 +71,8 @@ def header(path: Path) -> FileHeader:
             return _described(lean, path, size, lean.pixels())
         except Unusual:
             pass  # pydicom knows more kinds of headers
-    try:
-        with opened(path) as source:
-            return _described(PydicomElements(source.dataset), path, size, source.pixels)
-    except _HEADER_ERRORS as error:
-        # pydicom raises OSError too where a sequence ends early; the system's has a number.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        what = f"the DICOM header is broken ({type(error).__name__})"
-        raise ReadError("broken_header", what, where=where) from None
+    with opened(path) as source:
+        return _described(PydicomElements(source.dataset), path, size, source.pixels)
 
 
 def _described(
@@ -183,7 +175,8 @@ def _complete(elements: Elements, tags: dict[str, Any]) -> tuple[str, str] | Non
         if elements.has("PerFrameFunctionalGroupsSequence"):
             if not isinstance(elements, PydicomElements):
                 raise Unusual
-            add_frames(elements.dataset, tags)
+            with parsing():
+                add_frames(elements.dataset, tags)
         elif tags["frames"] > 1:
             what = f"{tags['frames']} frames that do not say where they lie"
             return "unsupported_multiframe", what

@@ -19,6 +19,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from medssl.core.errors import ReadError
+from medssl.readers import dicom
 from medssl.readers._dispatch import group_headers, load, read_header, walk
 from tests.fuzz.seeds import _bytes, ct, seeds_of
 from tests.readers.test_containers import outcomes
@@ -259,3 +260,18 @@ def test_a_dicomdir_is_never_followed(tmp_path):
     one.DirectoryRecordSequence = [entry]
     (folder / "DICOMDIR").write_bytes(_bytes(one))
     assert outcomes(folder) == {"DICOMDIR": "ignored:dicomdir"}
+
+
+def test_a_mistake_of_ours_is_no_broken_header(tmp_path, monkeypatch):
+    """Only what pydicom raises is blamed on the file."""
+
+    def mistake(*_args, **_kwargs):
+        raise AttributeError
+
+    path = tmp_path / "x.dcm"
+    path.write_bytes(_bytes(ct(0)))
+    monkeypatch.setattr(dicom, "lean_elements", lambda *_: None)
+    assert read_header(path).format == "dicom"
+    monkeypatch.setattr(dicom, "tags_of", mistake)
+    with pytest.raises(AttributeError):
+        read_header(path)
