@@ -10,20 +10,15 @@ _MAGIC = (
     (b"%PDF", "pdf"),
     (b"PK\x03\x04", "zip"),
     (b"\x1f\x8b", "gzip"),
-    (b"\x1aE\xdf\xa3", "video"),
-    (b"\x00\x00\x01\xba", "video"),
-    (b"\x00\x00\x01\xb3", "video"),
     (b"\x93NUMPY", "numpy"),
     (b"PAR1", "parquet"),
 )
 _ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", b"Rar!")
 _DICM_AT = 128
 _SUFFIX = {
-    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".mpg", ".mpeg", ".wmv", ".m4v"), "video"),
     **dict.fromkeys((".txt", ".md", ".log", ".rst"), "text"),
     **dict.fromkeys((".csv", ".tsv", ".xlsx", ".xls"), "table"),
     **dict.fromkeys((".json", ".yaml", ".yml", ".xml"), "structured_text"),
-    **dict.fromkeys((".tar", ".tgz", ".7z", ".rar"), "tar"),
 }
 
 
@@ -34,8 +29,8 @@ def ignored_kind(path: Path, head: bytes) -> str:
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
-    if head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
-        return "video"
+    if head[4:8] == b"ftyp":  # HEIF or AVIF: the video reader claims all others
+        return "picture"
     suffix = path.suffix.lower()
     if suffix in _SUFFIX:
         return _SUFFIX[suffix]
