@@ -50,7 +50,7 @@ def inflate(
     found = bytearray()
     stream, packed = _decoder(method), source.read(_CHUNK)
     to_skip = skip
-    while packed or not stream.needs_input:
+    while not stream.eof and (packed or not stream.needs_input):
         # One byte more than wanted, so that the check sum at the end is read too.
         room = min(to_skip, _CHUNK) or min(wanted - len(found) + 1, 64 * _CHUNK)
         try:
@@ -64,14 +64,7 @@ def inflate(
             found += part
         if len(found) > wanted:
             break
-        packed = b""
-        if stream.eof:
-            packed = (stream.unused_data or source.read(_CHUNK)).lstrip(_PAD)
-            if not _is_member(packed, method):
-                break
-            stream = _decoder(method)
-        elif stream.needs_input:
-            packed = source.read(_CHUNK)
+        stream, packed = _next(stream, source, method)
     if len(found) <= wanted and not stream.eof:
         raise ReadError("truncated", f"the {method} stream ends early", where=where)
     del found[wanted + 1 :]
@@ -95,17 +88,10 @@ def inflate_tar(packed: BinaryIO, size: int) -> tuple[BinaryIO, int]:
         return packed, size
     target = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller reads it
     stream, chunk = _decoder(method), packed.read(_CHUNK)
-    while chunk or not stream.needs_input:
+    while not stream.eof and (chunk or not stream.needs_input):
         target.write(stream.decompress(chunk, _CHUNK))
         check_inflation(target.tell(), size)
-        chunk = b""
-        if stream.eof:
-            chunk = (stream.unused_data or packed.read(_CHUNK)).lstrip(_PAD)
-            if not _is_member(chunk, method):
-                break
-            stream = _decoder(method)
-        elif stream.needs_input:
-            chunk = packed.read(_CHUNK)
+        stream, chunk = _next(stream, packed, method)
     if not stream.eof:
         raise EOFError
     target.flush()
@@ -119,6 +105,14 @@ def _decoder(method: Method) -> Any:
         return lzma.LZMADecompressor(memlimit=2**30)
     flag = igzip_lib.DECOMP_GZIP if method == "gzip" else igzip_lib.DECOMP_ZLIB
     return igzip_lib.IgzipDecompressor(flag=flag)
+
+
+def _next(stream: Any, source: BinaryIO, method: Method) -> tuple[Any, bytes]:
+    """Decoder and bytes to go on with: those of the stream behind, once this one is at its end."""
+    if not stream.eof:
+        return stream, source.read(_CHUNK) if stream.needs_input else b""
+    packed = (stream.unused_data or source.read(_CHUNK)).lstrip(_PAD)
+    return (_decoder(method), packed) if _is_member(packed, method) else (stream, b"")
 
 
 def _is_member(data: bytes, method: Method) -> bool:
