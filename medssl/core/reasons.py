@@ -112,7 +112,6 @@ REASONS: dict[str, Meaning] = {
     "unsupported_mosaic": Meaning("slices tiled into one mosaic that cannot be unpacked", LEAVE),
     "unsupported_2d": Meaning("a single image of a kind that is not read", LEAVE),
     "unsupported_colour": Meaning("colour pixels where a volume has one channel", LEAVE),
-    "unsupported_modality_lut": Meaning("values go through a table that is not applied", LEAVE),
     "unsupported_analyze": Meaning(
         "Analyze 7.5 does not tell left from right", "convert it with a tool that knows its origin"
     ),
@@ -193,11 +192,6 @@ def meaning(code: str) -> Meaning:
     'no permissively licensed decoder exists for this transfer syntax or video coding'
     """
     return REASONS.get(code.partition(":")[0], _UNKNOWN)
-
-
-def is_known(code: str) -> bool:
-    """Whether the code is in the table."""
-    return code.partition(":")[0] in REASONS
 
 
 def as_markdown() -> str:
