@@ -1,6 +1,7 @@
 """The decoding process: same voxels, errors come back whole, a crash takes nothing along."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -48,6 +49,16 @@ def test_memory_above_the_cap_is_refused_and_the_worker_lives(tmp_path, worker):
     with pytest.raises(ReadError) as caught:
         worker.load(found, None, limit_bytes=2**24, limit_s=30)
     assert caught.value.reason in {"decoder_memory", "decoder_crash"}
+
+
+def test_an_error_that_nobody_foresaw_is_one_items_and_says_where(found, worker, tmp_path):
+    secret = tmp_path / "DOE^JOHN.png"
+    with pytest.raises(ReadError) as caught:
+        worker.ask("no such question", str(secret), library_bytes=0, limit_s=30)
+    assert caught.value.reason == "decoder_crash"
+    assert re.fullmatch(r"decoding raised KeyError at _worker\.py:\d+", caught.value.what)
+    assert worker.alive()
+    worker.load(found, None, limit_bytes=2**33, limit_s=30)
 
 
 def test_processor_time_above_the_cap_ends_the_worker(tmp_path, worker):
