@@ -6,7 +6,13 @@ identifier. ``where`` may hold a path: it is shown on the terminal only.
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class MedsslError(Exception):
@@ -80,3 +86,23 @@ class ReadError(MedsslError):
     def __init__(self, reason: str, what: str, *, where: str = "", fix: str = "") -> None:
         super().__init__(what, where=where, fix=fix)
         self.reason = reason
+
+
+@contextmanager
+def own_mistakes(doing: str, where: str = "") -> Iterator[None]:
+    """A mistake of ours costs one item of an archive, not the run, and is never blamed on the file.
+
+    Raises:
+        ReadError: ``internal_error``, which names the place in our code. The text of the error
+            stays out: it may repeat a header.
+    """
+    try:
+        yield
+    except (MedsslError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [one for one in frames if Path(one.filename).is_relative_to(_PACKAGE)]
+        place = f"{Path(own[-1].filename).name}:{own[-1].lineno}"
+        what = f"{doing} raised {type(error).__name__} at {place}"
+        raise ReadError("internal_error", what, where=where, fix="report this message") from error

@@ -80,6 +80,9 @@ REASONS: dict[str, Meaning] = {
         "export the series uncompressed, or install the extra that the message names",
     ),
     "decoder_crash": Meaning("the decoding process died on this item", COPY),
+    "internal_error": Meaning(
+        "a mistake in medssl, not in the file", "report the message; it names no file and nobody"
+    ),
     "decoder_timeout": Meaning("decoding took longer than a healthy file could", COPY),
     "decoder_memory": Meaning("decoding took more memory than the header justifies", COPY),
     # video

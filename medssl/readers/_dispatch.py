@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from medssl.core.errors import ReadError
+from medssl.core.errors import ReadError, own_mistakes
 from medssl.core.registry import READERS
 from medssl.core.sample import Sample
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
@@ -108,6 +108,11 @@ def read_header(path: Path) -> FileHeader:
     Raises:
         ReadError: ``unreadable`` if it cannot be opened, else the reader's own reason.
     """
+    with own_mistakes("reading its header", str(path)):
+        return _header(path)
+
+
+def _header(path: Path) -> FileHeader:
     try:
         if container_of(path) is None and not path.is_file() and not path.is_dir():
             if path.is_symlink() and any(reader(n).matches(path, b"") for n in READERS.names()):
@@ -162,7 +167,8 @@ def group_headers(
     refused: list[Refused] = []
     for (name, _), together in groups.items():
         try:
-            good, bad = reader(name).group(together, policy)
+            with own_mistakes("assembling it"):
+                good, bad = reader(name).group(together, policy)
         except ReadError as error:
             paths = tuple(header.path for header in together)
             good, bad = [], [Refused(files=paths, reason=error.reason, message=error.what)]

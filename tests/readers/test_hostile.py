@@ -263,7 +263,7 @@ def test_a_dicomdir_is_never_followed(tmp_path):
 
 
 def test_a_mistake_of_ours_is_no_broken_header(tmp_path, monkeypatch):
-    """Only what pydicom raises is blamed on the file."""
+    """Only what pydicom raises is blamed on the file; a mistake of ours costs this file only."""
 
     def mistake(*_args, **_kwargs):
         raise AttributeError
@@ -273,5 +273,7 @@ def test_a_mistake_of_ours_is_no_broken_header(tmp_path, monkeypatch):
     monkeypatch.setattr(dicom, "lean_elements", lambda *_: None)
     assert read_header(path).format == "dicom"
     monkeypatch.setattr(dicom, "tags_of", mistake)
-    with pytest.raises(AttributeError):
+    with pytest.raises(ReadError, match=r"AttributeError at dicom\.py:\d+") as caught:
         read_header(path)
+    assert caught.value.reason == "internal_error"
+    assert isinstance(caught.value.__cause__, AttributeError)

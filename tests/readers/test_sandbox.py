@@ -55,7 +55,7 @@ def test_an_error_that_nobody_foresaw_is_one_items_and_says_where(found, worker,
     secret = tmp_path / "DOE^JOHN.png"
     with pytest.raises(ReadError) as caught:
         worker.ask("no such question", str(secret), library_bytes=0, limit_s=30)
-    assert caught.value.reason == "decoder_crash"
+    assert caught.value.reason == "internal_error"
     assert re.fullmatch(r"decoding raised KeyError at _worker\.py:\d+", caught.value.what)
     assert worker.alive()
     worker.load(found, None, limit_bytes=2**33, limit_s=30)
