@@ -20,7 +20,7 @@ from medssl.archive._perceptual import perceptual_hash, projection
 from medssl.archive._pool import map_items
 from medssl.archive._reading import Progress
 from medssl.archive.catalog import Catalog, PixelFacts
-from medssl.core.errors import MedsslError, ReadError
+from medssl.core.errors import MedsslError, ReadError, own_mistakes
 from medssl.core.geometry import Kind
 from medssl.core.sample import Record, Role
 from medssl.readers._base import Found
@@ -31,6 +31,7 @@ from medssl.readers.labels import CONTOURS
 
 # Decoded records between two writes of the catalog: what a killed run loses.
 _SAVE_EVERY = 500
+_SAVES = 50
 _DECODE_CHUNK = 8
 _CHUNK_BYTES = 256 * 2**20
 
@@ -43,6 +44,8 @@ def decode_missing(catalog: Catalog, *, workers: int, progress: Progress) -> Non
     facts: dict[str, PixelFacts] = {}
     look = partial(examine_record, catalog.folder)
     results = map_items(look, missing, workers=workers, chunk=_DECODE_CHUNK)
+    # Every save writes the whole table.
+    save_every = max(_SAVE_EVERY, len(missing) // _SAVES)
     for done, (record, result) in enumerate(results, start=1):
         if isinstance(result, MedsslError):
             reason = result.reason if isinstance(result, ReadError) else "too_large"
@@ -51,7 +54,7 @@ def decode_missing(catalog: Catalog, *, workers: int, progress: Progress) -> Non
         else:
             facts[record.record_id] = result
         progress(done, len(missing))
-        if done % _SAVE_EVERY == 0:
+        if done % save_every == 0:
             _save(catalog, facts)
     _save(catalog, facts)
 
@@ -63,7 +66,8 @@ def examine_record(folder: Path, record: Record) -> PixelFacts:
         ReadError, ResourceError: as :func:`examine`.
     """
     found = Catalog.open(folder).found(record.record_id)
-    return examine(found, record.role, record.modality)
+    with own_mistakes("looking at its pixels"):
+        return examine(found, record.role, record.modality)
 
 
 def examine(found: Found, role: Role, modality: str) -> PixelFacts:

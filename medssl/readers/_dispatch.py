@@ -190,7 +190,8 @@ def load(found: Found, frames: Sequence[int] | None = None) -> npt.NDArray[Any]:
     """
     if not reader(found.format).trusted(found):
         return load_capped(found, frames)
-    return load_here(found, frames)
+    with own_mistakes("decoding", found.files[0]):
+        return load_here(found, frames)
 
 
 def sample(found: Found) -> Sample:
