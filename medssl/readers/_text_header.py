@@ -9,12 +9,25 @@ from pathlib import Path
 from typing import TypeVar
 
 from medssl.core.errors import ReadError
-from medssl.readers._source import exists
+from medssl.readers._source import exists, open_source
 
 _MAX_DIGITS = 18
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _DATA_NAME = re.compile(r"\.z?raw(\.gz|\.bz2)?$", re.IGNORECASE)
 _Value = TypeVar("_Value")
+
+
+def start_of(path: Path, n_bytes: int) -> bytes:
+    """The first bytes of a file.
+
+    Raises:
+        ReadError: ``empty_file``.
+    """
+    with open_source(path) as file:
+        start = file.read(n_bytes)
+    if not start:
+        raise ReadError("empty_file", "the file has zero bytes", where=str(path))
+    return start
 
 
 def plain_lines(text: bytes) -> list[str] | None:

@@ -27,6 +27,7 @@ from medssl.readers._text_header import (
     numbers,
     one_of,
     plain_lines,
+    start_of,
     whole_numbers,
 )
 from medssl.readers._volume import (
@@ -114,11 +115,7 @@ def trusted(found: Found) -> bool:  # noqa: ARG001
 
 def _read(path: Path) -> tuple[dict[str, str], Block]:
     where = str(path)
-    with open_source(path) as file:
-        start = file.read(MAX_HEADER_BYTES)
-    if not start:
-        raise ReadError("empty_file", "the file has zero bytes", where=where)
-    fields, header_bytes = _fields(start, where)
+    fields, header_bytes = _fields(start_of(path, MAX_HEADER_BYTES), where)
     n_axes = whole_numbers(fields.get("NDims", ""), 1, where, _broken)[0]
     if n_axes not in {3, 4}:
         raise ReadError("unsupported_dimensions", f"{n_axes} axes", where=where)

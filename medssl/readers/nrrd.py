@@ -21,13 +21,14 @@ import numpy.typing as npt
 from medssl.core.errors import ReadError
 from medssl.readers._affines import checked_affine
 from medssl.readers._base import DEFAULT_POLICY, FileHeader, Found, Policy, Refused
-from medssl.readers._source import open_source, size_of
+from medssl.readers._source import size_of
 from medssl.readers._text_header import (
     beside,
     files_of,
     header_of_data,
     one_of,
     plain_lines,
+    start_of,
     whole_numbers,
 )
 from medssl.readers._text_header import numbers as parse_numbers
@@ -130,11 +131,7 @@ def trusted(found: Found) -> bool:  # noqa: ARG001
 
 def _read(path: Path) -> tuple[dict[str, str], Block]:
     where = str(path)
-    with open_source(path) as file:
-        start = file.read(MAX_HEADER_BYTES)
-    if not start:
-        raise ReadError("empty_file", "the file has zero bytes", where=where)
-    fields, header_bytes = _fields(start, where)
+    fields, header_bytes = _fields(start_of(path, MAX_HEADER_BYTES), where)
     n_axes = whole_numbers(fields.get("dimension", ""), 1, where, _broken)[0]
     sizes = tuple(whole_numbers(fields.get("sizes", ""), n_axes, where, _broken))
     if min(sizes, default=0) < 1:
