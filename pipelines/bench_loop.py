@@ -19,6 +19,7 @@ from lightning.fabric import Fabric
 
 from medssl.core.runlog import Run
 from medssl.core.seeding import generator, seed_everything
+from medssl.core.viewspec import Setting
 from medssl.encoders._base import build_encoder
 from medssl.objectives.mae import Config, Objective
 from medssl.training.loop import Loop
@@ -33,7 +34,7 @@ def main(blocks: int = 40) -> None:
     """Interleave blocks of the loop and of the bare step; compare their process CPU time."""
     torch.set_num_threads(1)
     seed_everything(0)
-    task = Objective(build_encoder("resenc-xs", {}, 1), Config(), CROP)
+    task = Objective(build_encoder("resenc-xs", {}, 1), Config(), Setting(crop=CROP, records=1))
     batches = [_batch(task, seed) for seed in range(STEPS_PER_BLOCK)]
     bare = _Bare(copy.deepcopy(task))
     loop_s: list[float] = []
@@ -88,7 +89,7 @@ def _batch(task: Objective, seed: int) -> dict[str, Any]:
     x = torch.from_numpy(rng.standard_normal((BATCH, 1, *CROP), np.float32))
     tokens = int(np.prod(task.encoder.grid(CROP)))
     mask = torch.from_numpy(rng.random((BATCH, tokens)) < 0.75)
-    return {"x": x, "tissue": x > -1, "mask": mask}
+    return {"views": [{"x": x, "tissue": x > -1, "mask": mask}]}
 
 
 def _chain(source: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

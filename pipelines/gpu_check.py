@@ -24,6 +24,7 @@ from medssl.core.errors import UsageError
 from medssl.core.registry import OBJECTIVES
 from medssl.core.seeding import generator, seed_everything
 from medssl.core.taskmodule import TaskModule
+from medssl.core.viewspec import Setting
 from medssl.encoders._base import build_encoder
 from medssl.training.meter import peak_memory_mb
 from pipelines._bench import RESULTS, write_table
@@ -151,7 +152,8 @@ def _real_run(data: Path, out: Path, device: str) -> Iterator[Row]:
 def _task(name: str, encoder: str, crop: tuple[int, int, int]) -> TaskModule:
     seed_everything(0)
     module, _ = OBJECTIVES.module(name)
-    task: TaskModule = module.Objective(build_encoder(encoder, {}, 1), module.Config(), crop)
+    setting = Setting(crop=crop, records=1)
+    task: TaskModule = module.Objective(build_encoder(encoder, {}, 1), module.Config(), setting)
     return task
 
 
@@ -160,7 +162,7 @@ def _batch(task: Any, crop: tuple[int, int, int], batch: int) -> dict[str, Any]:
     x = torch.from_numpy(rng.standard_normal((batch, 1, *crop), np.float32))
     tokens = int(np.prod(task.encoder.grid(crop)))
     hidden = np.argsort(rng.random((batch, tokens)), axis=1) < int(0.75 * tokens)
-    return {"x": x, "tissue": x > -1, "mask": torch.from_numpy(hidden)}
+    return {"views": [{"x": x, "tissue": x > -1, "mask": torch.from_numpy(hidden)}]}
 
 
 def _wait(kind: str) -> None:

@@ -1,6 +1,8 @@
 """Registries by file name: ``medssl/<room>/foo.py`` is ``foo``. Listing imports nothing.
 
 A family file may declare ``VARIANTS = ("xs", "s")``; its names are then ``foo-xs``, ``foo-s``.
+A bridge to a library declares ``EXAMPLES = ("bar",)``: ``foo/bar`` is listed, ``foo/<any name of
+the library>`` is accepted.
 """
 
 from __future__ import annotations
@@ -25,6 +27,14 @@ class Entry:
     name: str
     summary: str
     variants: tuple[str, ...]
+    examples: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Names that are listed."""
+        if self.examples:
+            return [f"{self.name}/{example}" for example in self.examples]
+        return [f"{self.name}-{variant}" for variant in self.variants] or [self.name]
 
 
 @dataclass(frozen=True)
@@ -45,12 +55,8 @@ class Registry:
         return not file.name.startswith("_") and file.stem not in self.helpers
 
     def names(self) -> list[str]:
-        """Every name that :meth:`module` accepts, variants included."""
-        return [
-            f"{entry.name}-{variant}" if variant else entry.name
-            for entry in self.entries
-            for variant in entry.variants or ("",)
-        ]
+        """Every name that :meth:`module` accepts, variants included; of bridges the examples."""
+        return [name for entry in self.entries for name in entry.names]
 
     def module(self, name: str) -> tuple[ModuleType, str]:
         """Import the module of ``name`` and return it with the variant asked for.
@@ -58,6 +64,10 @@ class Registry:
         Raises:
             ConfigError: if there is no such member; names the nearest one.
         """
+        library, _, inside = name.partition("/")
+        for entry in self.entries:
+            if inside and entry.examples and library == entry.name:
+                return importlib.import_module(f"medssl.{self.room}.{entry.name}"), inside
         if name not in self.names():
             raise unknown_name(f"{self.room} name", name, self.names())
         for entry in self.entries:
@@ -76,12 +86,15 @@ def unknown_name(what: str, got: str, known: list[str], where: str = "") -> Conf
 
 def _entry(file: Path) -> Entry:
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    variants: tuple[str, ...] = ()
+    lists: dict[str, tuple[str, ...]] = {}
     for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "VARIANTS":
-            variants = tuple(ast.literal_eval(node.value))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in {
+            "VARIANTS",
+            "EXAMPLES",
+        }:
+            lists[ast.unparse(node.targets[0])] = tuple(ast.literal_eval(node.value))
     summary = (ast.get_docstring(tree) or "").split("\n")[0]
-    return Entry(file.stem, summary, variants)
+    return Entry(file.stem, summary, lists.get("VARIANTS", ()), lists.get("EXAMPLES", ()))
 
 
 OBJECTIVES = Registry("objectives")

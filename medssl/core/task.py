@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from medssl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Batch = Mapping[str, Any]
+# Each call gives every record once, in the order of their numbers, with views that do not depend
+# on the step; the same on every rank.
+Passes = Callable[[], Iterator[Batch]]
+
+
+def no_passes() -> Iterator[Batch]:
+    """For loops without access to the whole data."""
+    raise UsageError("this task reads all data between steps, and none was given for that")
 
 
 class StepOutput(NamedTuple):
@@ -31,11 +41,27 @@ class Task(Protocol):
     def step(self, batch: Batch) -> StepOutput:
         """Loss of one micro-batch."""
 
-    def after_update(self, progress: float) -> None:
-        """Called once per optimiser step; ``progress`` in [0, 1]: teachers, queues."""
+    def before_update(self, progress: float) -> None:
+        """Before clipping and the optimiser: gradients to hold back (set them to ``None``).
 
-    def prepare(self, pass_over_data: Callable[[], Any]) -> None:
-        """Whole-data pass at declared steps (clustering, stage changes)."""
+        ``progress`` in [0, 1) is the share of steps done.
+        """
+
+    def after_update(self, progress: float) -> None:
+        """Once per optimiser step; ``progress`` in (0, 1]: teachers, queues, centres.
+
+        All that lasts beyond a step changes here and not in :meth:`step`, which also runs for
+        validation and monitors.
+        """
+
+    def discard_update(self) -> None:
+        """The update was skipped (gradients not finite): forget what its steps noted."""
+
+    def prepare_at(self, step: int) -> bool:
+        """Whether :meth:`prepare` is wanted before this step."""
+
+    def prepare(self, pass_over_data: Passes) -> None:
+        """Whole-data pass (clustering, stage changes)."""
 
     def validate(self, batch: Batch) -> dict[str, float]:
         """Metrics of one validation batch."""

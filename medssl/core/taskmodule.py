@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any
 
 from torch import nn
 
-from medssl.core.task import Batch, ParamGroup, StepOutput
+from medssl.core.task import Batch, ParamGroup, Passes, StepOutput
 
 
 class TaskModule(nn.Module):
-    """Defaults of the Task protocol: nothing after an update, no whole-data pass, one group."""
+    """Defaults of the Task protocol: no state beside the weights, no whole-data pass, one group."""
 
     @abstractmethod
     def step(self, batch: Batch) -> StepOutput:
         """Loss of one micro-batch."""
 
+    def before_update(self, progress: float) -> None:
+        """No gradient to hold back."""
+
     def after_update(self, progress: float) -> None:
         """Nothing to move along."""
 
-    def prepare(self, pass_over_data: Callable[[], Any]) -> None:
+    def discard_update(self) -> None:
+        """Nothing noted."""
+
+    def prepare_at(self, step: int) -> bool:  # noqa: ARG002
+        """No whole-data pass needed."""
+        return False
+
+    def prepare(self, pass_over_data: Passes) -> None:
         """No whole-data pass needed."""
 
     def validate(self, batch: Batch) -> dict[str, float]:

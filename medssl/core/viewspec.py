@@ -1,35 +1,127 @@
-"""How an objective or head asks for its views: as data, so that a stage can build them."""
+"""How an objective or head asks for its views: as data, so that a stage can build them.
+
+A sample is ``{"views": [...], "record": int, "replaced": float}``, with ``target`` (int) where a
+whole sample has a label. Each view is a mapping of
+
+- ``x`` (C, *crop) float32,
+- ``tissue`` (C, *crop) bool, False = air or padding,
+- ``place`` (3, 4) float64: output voxel (d, h, w, 1) -> voxel of the stored record, flips included
+  (a picture is a record of one slice; elastic bending is not part of it),
+- ``mask`` (N,) bool, True = hidden, raster order, where the view has a ``mask``,
+- ``label`` (*crop) uint8 where the record has a label map.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
 from medssl.core.config import Config
+
+Share = tuple[float, float]
+MaskKind = Literal["random", "block", "column", "blocks"]
+
+
+class MaskSpec(Config):
+    """Which tokens of a view are hidden."""
+
+    token_size: tuple[int, ...]
+    """Voxels per token, array order."""
+    ratio: Share = (0.75, 0.75)
+    """Share hidden, drawn between these."""
+    kind: MaskKind = "random"
+    """``random`` tokens; ``block``: rectangles until the share is reached; ``column``: random
+    columns along the first axis of a volume; ``blocks``: cubes of ``cell`` tokens, which hides the
+    same voxels on every coarser level of a pyramid."""
+    cell: int = Field(default=2, ge=1)
+    """Tokens per edge of a cube (``blocks``)."""
+    probability: float = Field(default=1.0, ge=0, le=1)
+    """Share of samples with a mask; the others hide nothing."""
+
+
+class Spatial(Config):
+    """Where a crop is taken and how it is bent; angles and lengths in the patient's space."""
+
+    rotate_deg: float = Field(default=0.0, ge=0)
+    """Largest rotation about each axis, in mm space: thick slices do not shear."""
+    scale: Share = (1.0, 1.0)
+    """Zoom; 2 shows half the field of view."""
+    elastic_mm: float = Field(default=0.0, ge=0)
+    """Largest displacement of a smooth random field; in pixels where spacing is unknown."""
+    probability: float = Field(default=1.0, ge=0, le=1)
+    """Of rotation and zoom together, and of bending."""
+    flip: bool | None = None
+    """Mirror at random: ``None`` = only where left and right are equal (endoscopy, photographs)."""
+
+
+class Intensity(Config):
+    """Changes of grey values, each with its own chance; neutral by default.
+
+    Strengths are in units of the crop's own spread, so that they mean the same for every modality.
+    """
+
+    gamma: Share = (1.0, 1.0)
+    brightness: float = Field(default=0.0, ge=0)
+    """Largest shift, in standard deviations of the crop."""
+    contrast: Share = (1.0, 1.0)
+    bias_field: float = Field(default=0.0, ge=0)
+    """Largest relative strength of a smooth multiplicative field (MR only)."""
+    noise: float = Field(default=0.0, ge=0)
+    """Largest standard deviation of added noise, in standard deviations of the crop."""
+    blur: Share = (0.0, 0.0)
+    """Standard deviation of a Gaussian, in voxels."""
+    low_resolution: Share = (1.0, 1.0)
+    """Sampled down and up again by this factor."""
+    window_jitter_hu: float = Field(default=0.0, ge=0)
+    """Largest shift of each end of the window (CT only)."""
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+    """Largest turn of the colour circle; refused for modalities without colour."""
+    saturation: Share = (1.0, 1.0)
+    """Colour pictures only."""
+    probability: float = Field(default=0.0, ge=0, le=1)
+    """Of gamma, brightness, contrast, bias field, window and colour, each."""
+    noise_probability: float = Field(default=0.0, ge=0, le=1)
+    """Of noise, blur and low resolution, each."""
+
+
+class View(Config):
+    """One kind of view; ``count`` of them are drawn."""
+
+    crop: tuple[int, ...]
+    """Voxels (D, H, W), or pixels (H, W) for an image encoder."""
+    count: int = Field(default=1, ge=1)
+    spatial: Spatial = Spatial()
+    intensity: Intensity = Intensity()
+    mask: MaskSpec | None = None
 
 
 class ViewSpec(Config):
-    """Views of one volume.
+    """All views of a sample, in the order of the batch."""
 
-    A sample holds ``x`` (C, *crop) float32, ``tissue`` (C, *crop) bool (False = air or padding),
-    with ``mask_ratio`` also ``mask`` (N,) bool, True = hidden.
+    views: tuple[View, ...]
+    overlap: float = Field(default=0.0, ge=0, le=1)
+    """Smallest share, per axis, of a view's extent that the first view shows too."""
+    min_tissue: float = Field(default=0.0, ge=0, le=1)
+    """Smallest wanted share of tissue in the first view; the fullest of a few draws is taken."""
+    foreground: float = Field(default=0.0, ge=0, le=1)
+    """Share of labelled crops centred on a random foreground voxel."""
+    style: Share | None = None
+    """Batch style standardisation: side of the window of low frequencies whose amplitudes all
+    samples of a step share, as a share of the spectrum, drawn between these (per view index)."""
+    plane: Literal["acquired", "axial", "coronal", "sagittal"] = "acquired"
+    """Slices of volumes for image encoders; ``acquired`` = across the largest spacing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a stage tells an objective about its data.
+
+    Attributes:
+        crop: voxels of a full view, (D, H, W) or (H, W).
+        records: number of records; ``record`` of a batch is below it.
     """
 
-    crop: tuple[int, int, int]
-    """Voxels (D, H, W)."""
-    token_size: tuple[int, int, int] | None = None
-    """Voxels per mask token; needed with ``mask_ratio``."""
-    mask_ratio: float | None = None
-    min_tissue: float = 0.0
-    """Smallest wanted share of tissue in a crop; the fullest of a few draws is taken."""
-    flip: bool = False
-    """Mirror axes at random. Off: left and right, and the heart's apex, carry meaning."""
-    rotate_deg: float = 0.0
-    scale: tuple[float, float] = (1.0, 1.0)
-    spatial_probability: float = 0.0
-    gamma: tuple[float, float] = (1.0, 1.0)
-    brightness: float = 0.0
-    """Largest shift, in units of the crop's standard deviation."""
-    contrast: tuple[float, float] = (1.0, 1.0)
-    noise: float = 0.0
-    """Largest standard deviation of added noise, in units of the crop's."""
-    intensity_probability: float = 0.0
-    foreground: float = 0.0
-    """Share of labelled crops centred on a random foreground voxel."""
+    crop: tuple[int, ...]
+    records: int

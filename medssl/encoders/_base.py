@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from medssl.core.config import validate
 from medssl.core.errors import ConfigError
 from medssl.core.features import Features
-from medssl.core.registry import ENCODERS
+from medssl.core.registry import ENCODERS, unknown_name
 
 
 class Decoder(nn.Module):
@@ -32,25 +32,55 @@ class Encoder(nn.Module):
 
     Attributes:
         in_channels: channels of the input.
-        token_size: voxels per mask token, array order; the mask's grid is input // token_size.
+        token_size: voxels per mask token, array order (2 or 3 axes); the mask's grid is
+            input // token_size.
         size_multiple: input sizes must be divisible by this, array order.
         width: length of the global vector.
-        returns_tokens: whether features hold tokens, visible ones only when masked.
+        token_width: length of the vectors of :meth:`tokens`.
+        returns_tokens: whether features hold tokens: a transformer that can leave hidden ones
+            out. Other encoders see hidden blocks as 0.
+        mask_refusal: why masks are refused; empty = they are supported.
     """
 
     in_channels: int
     token_size: tuple[int, ...]
     size_multiple: tuple[int, ...]
     width: int
+    token_width: int
     returns_tokens: bool = False
+    mask_refusal: str = ""
 
     @abstractmethod
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Features:
-        """``x`` (B, C, *space); ``mask`` bool (B, N), True = hidden, raster order."""
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, fill_D: Tensor | None = None
+    ) -> Features:
+        """Features of a batch.
+
+        Args:
+            x: (B, C, *space).
+            mask: bool (B, N), True = hidden, raster order.
+            fill_D: put in place of hidden tokens, which are left out otherwise: then every sample
+                hides the same number, and ``tokens_BND`` holds the visible ones only. Encoders
+                without tokens put 0 in hidden blocks in both cases.
+        """
 
     @abstractmethod
-    def make_decoder(self, out_channels: int) -> Decoder:
-        """A dense decoder for this encoder's features."""
+    def make_decoder(self, out_channels: int, name: str = "auto") -> Decoder:
+        """A dense decoder for this encoder's features, of the kind ``name``.
+
+        Raises:
+            ConfigError: no such decoder for this encoder.
+        """
+
+    def tokens(self, features: Features, size: tuple[int, ...]) -> Tensor:
+        """Dense features on the token grid of an input of ``size``: (B, N, token_width), raster.
+
+        Tokens where the encoder has them, else the map of the pyramid nearest above the grid,
+        averaged over each token.
+        """
+        if features.tokens_BND is not None:
+            return features.tokens_BND
+        return pooled_tokens(features.pyramid, self.grid(size))
 
     def check_size(self, size: tuple[int, ...]) -> None:
         """Refuse a crop the encoder cannot work on.
@@ -68,6 +98,21 @@ class Encoder(nn.Module):
     def grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """Token grid of an input of this size."""
         return tuple(s // t for s, t in zip(size, self.token_size, strict=True))
+
+
+def pooled_tokens(pyramid: list[Tensor], grid: tuple[int, ...]) -> Tensor:
+    """The coarsest map that is at least as fine as the grid, averaged over each token."""
+    fine = [m for m in pyramid if all(s >= g for s, g in zip(m.shape[2:], grid, strict=True))]
+    pool = (
+        nn.functional.adaptive_avg_pool3d if len(grid) == 3 else nn.functional.adaptive_avg_pool2d
+    )
+    pooled: Tensor = pool(fine[-1], list(grid))  # type: ignore[operator]
+    return pooled.flatten(2).transpose(1, 2)
+
+
+def refuse_decoder(name: str, known: tuple[str, ...]) -> ConfigError:
+    """The error for a decoder that an encoder does not have."""
+    return unknown_name("decoder of this encoder", name, ["auto", *known])
 
 
 def build_encoder(name: str, options: dict[str, Any], in_channels: int) -> Encoder:

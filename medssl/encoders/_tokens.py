@@ -29,3 +29,16 @@ def visible_index(mask_BN: Tensor) -> Tensor:
 def take_tokens(tokens_BND: Tensor, index_BV: Tensor) -> Tensor:
     """Tokens at the given raster indices."""
     return tokens_BND.gather(1, index_BV[..., None].expand(-1, -1, tokens_BND.shape[2]))
+
+
+def blocks_to_voxels(mask_BN: Tensor, grid: tuple[int, ...], token_size: tuple[int, ...]) -> Tensor:
+    """Token mask (B, N), raster order -> voxel mask (B, 1, *space)."""
+    mask = mask_BN.view(len(mask_BN), 1, *grid)
+    for axis, size in enumerate(token_size, start=2):
+        mask = mask.repeat_interleave(size, axis)
+    return mask
+
+
+def fill_hidden(tokens_BND: Tensor, mask_BN: Tensor, fill_D: Tensor) -> Tensor:
+    """Tokens with ``fill_D`` in place of hidden ones."""
+    return torch.where(mask_BN[..., None], fill_D.to(tokens_BND), tokens_BND)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from medssl.core.config import Config as BaseConfig
 from medssl.core.errors import ConfigError
 from medssl.core.features import Features
-from medssl.encoders._base import Decoder, Encoder
+from medssl.encoders._base import Decoder, Encoder, refuse_decoder
+from medssl.encoders._tokens import blocks_to_voxels
 
 VARIANTS = ("xs", "s", "m", "l")
 
@@ -52,6 +53,8 @@ class ResEnc(Encoder):
         self.token_size = config.token_size
         self.size_multiple = tuple(math.lcm(2 ** (stages - 1), t) for t in config.token_size)
         self.width = features[-1]
+        strides = [2**stage for stage in range(stages)]
+        self.token_width = features[[s <= min(config.token_size) for s in strides].count(True) - 1]
         self.body = ResidualEncoder(
             in_channels,
             stages,
@@ -78,13 +81,20 @@ class ResEnc(Encoder):
             fix = f"crop={[2 * side for side in size]}".replace(" ", "")
             raise ConfigError(f"crop {list(size)} leaves one voxel at the deepest stage", fix=fix)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Features:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        fill_D: Tensor | None = None,  # noqa: ARG002
+    ) -> Features:
         if mask is not None:
             x = x * ~blocks_to_voxels(mask, self.grid(tuple(x.shape[2:])), self.token_size)
         pyramid: list[Tensor] = self.body(x.contiguous(memory_format=_FORMAT))
         return Features(pyramid[-1].mean((2, 3, 4)), None, None, pyramid)
 
-    def make_decoder(self, out_channels: int) -> Decoder:
+    def make_decoder(self, out_channels: int, name: str = "auto") -> Decoder:
+        if name not in {"auto", "unet"}:
+            raise refuse_decoder(name, ("unet",))
         return UNet(self.body, out_channels)
 
 
@@ -104,14 +114,6 @@ class UNet(Decoder):
     def forward(self, x: Tensor, features: Features) -> Tensor:  # noqa: ARG002
         out: Tensor = self.net(features.pyramid)
         return out
-
-
-def blocks_to_voxels(mask_BN: Tensor, grid: tuple[int, ...], token_size: tuple[int, ...]) -> Tensor:
-    """Token mask (B, N), raster order -> voxel mask (B, 1, D, H, W)."""
-    mask = mask_BN.view(len(mask_BN), 1, *grid)
-    for axis, size in enumerate(token_size, start=2):
-        mask = mask.repeat_interleave(size, axis)
-    return mask
 
 
 def build(variant: str, config: Config, in_channels: int) -> Encoder:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
 from medssl.core.features import Features
-from medssl.encoders._base import Decoder, Encoder
-from medssl.encoders._tokens import sincos_positions, take_tokens, visible_index
+from medssl.encoders._base import Decoder, Encoder, refuse_decoder
+from medssl.encoders._tokens import fill_hidden, sincos_positions, take_tokens, visible_index
 
 VARIANTS = ("xs", "s", "b")
 
@@ -45,7 +45,7 @@ class ViT3D(Encoder):
         self.in_channels = in_channels
         self.token_size = config.token_size
         self.size_multiple = config.token_size
-        self.width = width
+        self.width = self.token_width = width
         self.embed = nn.Conv3d(in_channels, width, config.token_size, config.token_size)
         rates = [config.drop_path * i / (depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
@@ -57,9 +57,13 @@ class ViT3D(Encoder):
         nn.init.xavier_uniform_(self.embed.weight.view(width, -1))
         nn.init.zeros_(self.embed.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Features:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, fill_D: Tensor | None = None
+    ) -> Features:
         grid = self.grid(tuple(x.shape[2:]))
         tokens = self.embed(x).flatten(2).transpose(1, 2)
+        if mask is not None and fill_D is not None:
+            tokens, mask = fill_hidden(tokens, mask, fill_D), None
         tokens = tokens + sincos_positions(grid, self.width).to(tokens)
         index = torch.arange(tokens.shape[1], device=x.device).expand(len(x), -1)
         if mask is not None:
@@ -74,7 +78,9 @@ class ViT3D(Encoder):
         pyramid = [] if mask is not None else [_to_map(t, grid) for t in levels]
         return Features(tokens.mean(1), tokens, index, pyramid)
 
-    def make_decoder(self, out_channels: int) -> Decoder:
+    def make_decoder(self, out_channels: int, name: str = "auto") -> Decoder:
+        if name not in {"auto", "unetr"}:
+            raise refuse_decoder(name, ("unetr",))
         return UNETRDecoder(self, out_channels)
 
 

@@ -12,7 +12,7 @@ from medssl.core.config import Config as BaseConfig
 from medssl.core.errors import UsageError
 from medssl.core.task import Batch, ParamGroup, StepOutput
 from medssl.core.taskmodule import TaskModule
-from medssl.core.viewspec import ViewSpec
+from medssl.core.viewspec import Intensity, Spatial, View, ViewSpec
 from medssl.encoders._base import Encoder
 from medssl.encoders.card import Card, build_from_card, load_card, part_of
 
@@ -75,24 +75,28 @@ class Head(TaskModule):
 
     def views(self) -> ViewSpec:
         """Labelled crops, gently turned, scaled and recoloured."""
-        return ViewSpec(
-            crop=self.crop,
-            foreground=self.config.foreground,
+        spatial = Spatial(
             rotate_deg=self.config.rotate_deg,
             scale=self.config.scale,
-            spatial_probability=0.5,
+            probability=0.5,
+            flip=self.config.flip,
+        )
+        intensity = Intensity(
             gamma=(0.7, 1.5),
             brightness=0.3,
             contrast=(0.75, 1.25),
             noise=0.1,
-            intensity_probability=0.3,
-            flip=self.config.flip,
+            probability=0.3,
+            noise_probability=0.3,
         )
+        view = View(crop=self.crop, spatial=spatial, intensity=intensity)
+        return ViewSpec(views=(view,), foreground=self.config.foreground)
 
     def step(self, batch: Batch) -> StepOutput:
-        """Dice + cross-entropy of ``x`` (B,C,D,H,W) against ``label`` (B,D,H,W)."""
-        logits = self.model(batch["x"]).float()
-        labels = batch["label"].long()
+        """Dice + cross-entropy of the only view against its ``label``."""
+        [view] = batch["views"]
+        logits = self.model(view["x"]).float()
+        labels = view["label"].long()
         dice, ce = soft_dice_loss(logits, labels), nn.functional.cross_entropy(logits, labels)
         return StepOutput(dice + ce, {"dice_loss": dice.detach(), "ce": ce.detach()})
 

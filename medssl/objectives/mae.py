@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from medssl.core.config import Config as BaseConfig
 from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
-from medssl.core.viewspec import ViewSpec
+from medssl.core.viewspec import MaskSpec, Setting, Spatial, View, ViewSpec
 from medssl.encoders._base import Encoder
 from medssl.encoders._tokens import sincos_positions, visible_index
 
@@ -30,8 +30,8 @@ class Config(BaseConfig):
     """Share of tokens hidden, r in He et al. Section 3."""
     decoder_depth: int = Field(default=4, ge=1)
     """Transformer decoder blocks (encoders with tokens only)."""
-    flip: bool = False
-    """Mirror axes at random; off because left and right differ."""
+    flip: bool | None = None
+    """Mirror at random; default: only where left and right are equal."""
 
 
 def patchify(x_BCDHW: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -77,12 +77,12 @@ class Objective(TaskModule):
 
     decoder: nn.Module | None
 
-    def __init__(self, encoder: Encoder, config: Config, crop: tuple[int, int, int]) -> None:
+    def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
         super().__init__()
-        encoder.check_size(crop)
+        encoder.check_size(setting.crop)
         self.encoder = encoder
         self.config = config
-        self.crop = crop
+        self.crop = setting.crop
         if encoder.returns_tokens:
             self.decoder = None
             self.token_decoder = TokenDecoder(encoder, config.decoder_depth)
@@ -91,18 +91,18 @@ class Objective(TaskModule):
 
     def views(self) -> ViewSpec:
         """One masked crop per sample, at least a fifth of it tissue where that can be had."""
-        d, h, w = self.encoder.token_size
-        return ViewSpec(
+        ratio = self.config.mask_ratio
+        view = View(
             crop=self.crop,
-            token_size=(d, h, w),
-            mask_ratio=self.config.mask_ratio,
-            min_tissue=0.2,
-            flip=self.config.flip,
+            spatial=Spatial(flip=self.config.flip),
+            mask=MaskSpec(token_size=self.encoder.token_size, ratio=(ratio, ratio)),
         )
+        return ViewSpec(views=(view,), min_tissue=0.2)
 
     def step(self, batch: Batch) -> StepOutput:
-        """Loss of a batch of ``x`` (B,C,D,H,W), ``tissue`` (same, bool) and ``mask`` (B,N)."""
-        x, tissue, mask = batch["x"], batch["tissue"], batch["mask"]
+        """Error on hidden tissue of the only view."""
+        [view] = batch["views"]
+        x, tissue, mask = view["x"], view["tissue"], view["mask"]
         size = self.encoder.token_size
         features = self.encoder(x, mask)
         hidden_BN1 = mask[:, :, None]

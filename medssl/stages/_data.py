@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from medssl.archive.store import Entry, Store
 from medssl.core.errors import BudgetExceededError, ReadError
 from medssl.core.seeding import generator
 from medssl.core.viewspec import ViewSpec
 from medssl.training.data import record_at
-from medssl.views.volume import Source, volume_view
+from medssl.views.build import Source, build_views
 
 # Records that a worker process prepares before it reports; fewer run in this process.
 STORE_CHUNK = 8
@@ -29,19 +29,34 @@ class ViewDataset(Dataset[dict[str, Any]]):
         self.store, self.entries, self.spec, self.seed = store, list(entries), spec, seed
 
     def __getitem__(self, position: int) -> dict[str, Any]:
+        place = record_at(self.seed, position, len(self.entries))
+        return self._sample(place, generator(self.seed, "view", position))
+
+    def whole_pass(self, batch_size: int) -> Iterator[dict[str, Any]]:
+        """Batches with every record once, in order; the same at whatever step, on every rank.
+
+        A damaged record is replaced by the next readable one.
+        """
+        for first in range(0, len(self.entries), batch_size):
+            numbers = range(first, min(first + batch_size, len(self.entries)))
+            yield default_collate(
+                [self._sample(number, generator(self.seed, "pass", number)) for number in numbers]
+            )
+
+    def _sample(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
+        state = rng.bit_generator.state
         for attempt in range(_REPLACEMENTS):
-            place = record_at(self.seed, position, len(self.entries))
-            entry = self.entries[(place + attempt) % len(self.entries)]
+            rng.bit_generator.state = state
+            record = (number + attempt) % len(self.entries)
             try:
-                sample = self._view(entry, generator(self.seed, "view", position))
+                views = self._views(self.entries[record], rng)
             except ReadError:
                 continue
-            sample["replaced"] = float(attempt > 0)
-            return sample
-        what = f"{_REPLACEMENTS} volumes in a row could not be read from the store"
+            return {"views": views, "record": record, "replaced": float(attempt > 0)}
+        what = f"{_REPLACEMENTS} records in a row could not be read from the store"
         raise BudgetExceededError(what, fix="delete the store folder; it will be rebuilt")
 
-    def _view(self, entry: Entry, rng: np.random.Generator) -> dict[str, Any]:
+    def _views(self, entry: Entry, rng: np.random.Generator) -> list[dict[str, Any]]:
         labelled = len(entry.foreground) > 0
         source = Source(
             read=partial(self.store.read, entry.key),
@@ -52,7 +67,7 @@ class ViewDataset(Dataset[dict[str, Any]]):
             read_labels=partial(self._labels, entry.key) if labelled else None,
             foreground=entry.foreground,
         )
-        return volume_view(self.spec, rng, source)
+        return build_views(self.spec, rng, source)
 
     def _labels(self, key: str, start: tuple[int, ...], stop: tuple[int, ...]) -> Any:
         return self.store.read_labels(key, start, stop)[None]

@@ -20,6 +20,7 @@ from medssl.core.config import Component
 from medssl.core.errors import BudgetExceededError, ConfigError, UsageError
 from medssl.core.runlog import Run
 from medssl.core.seeding import seed_everything
+from medssl.core.task import Passes, no_passes
 from medssl.core.taskmodule import TaskModule
 from medssl.encoders._base import Decoder, Encoder
 from medssl.encoders.card import Card, load_card, part_of
@@ -191,6 +192,7 @@ class Training:
     dataset: Dataset[dict[str, Any]]
     identity: dict[str, Any]
     """What, beside the config, makes two runs the same: records, contract, crop."""
+    passes: Passes = no_passes
 
 
 def train(training: Training, monitors: Iterable[Monitor] = ()) -> TaskModule:
@@ -225,6 +227,7 @@ def train(training: Training, monitors: Iterable[Monitor] = ()) -> TaskModule:
             stamp={"config_hash": config_hash},
             log=log,
             monitors=monitors,
+            passes=training.passes,
         )
     run.result["skipped_steps"] = loop.skipped
     kept = ema.module if ema else training.task

@@ -52,8 +52,4 @@ def as_text() -> str:
 
 
 def _members(registry: Registry) -> list[Capability]:
-    return [
-        Capability(f"{entry.name}-{variant}" if variant else entry.name, entry.summary)
-        for entry in registry.entries
-        for variant in entry.variants or ("",)
-    ]
+    return [Capability(name, entry.summary) for entry in registry.entries for name in entry.names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from medssl.core.registry import OBJECTIVES
 from medssl.core.runlog import Run
 from medssl.core.sample import Record
 from medssl.core.seeding import seed_everything
+from medssl.core.viewspec import Setting
 from medssl.encoders._base import build_encoder
 from medssl.encoders.card import Card, assert_reloads, save_model
 from medssl.stages import _train, index
@@ -83,7 +85,8 @@ def run(config: PretrainConfig) -> Run:
     tensors = {f"encoder.{key}": value for key, value in task.encoder.state_dict().items()}
     assert_reloads(card, tensors)  # before step 1; ``model`` is written once it is trained
     dataset = ViewDataset(store, entries, task.views(), config.seed)
-    training = _train.Training(config, fabric, run, task, dataset, identity)
+    passes = partial(dataset.whole_pass, config.batch_size)
+    training = _train.Training(config, fabric, run, task, dataset, identity, passes)
     kept: Any = _train.train(training)
     if not fabric.is_global_zero:
         return run
@@ -121,7 +124,8 @@ def _task_and_card(
         objective=config.objective.name,
         provenance={"records": len(entries), "records_digest": digest(entries)},
     )
-    return module.Objective(encoder, options, crop), card
+    setting = Setting(crop=crop, records=len(entries))
+    return module.Objective(encoder, options, setting), card
 
 
 def _selected(catalog: Catalog, config: PretrainConfig, run: Run | None = None) -> list[Record]:

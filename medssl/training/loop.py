@@ -12,6 +12,8 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from medssl.core.errors import InterruptedRunError, MedsslError
+from medssl.core.task import Passes, no_passes
+from medssl.core.taskmodule import TaskModule
 from medssl.training.checkpoint import save_checkpoint
 from medssl.training.ema import Ema
 from medssl.training.meter import Meter
@@ -31,20 +33,18 @@ class Loop:
     def __init__(
         self,
         fabric: Fabric,
-        task: nn.Module,
+        task: TaskModule,
         optimizer: torch.optim.Optimizer,
         config: LoopConfig,
         optim: OptimConfig,
         *,
         ema: Ema | None = None,
     ) -> None:
-        self.fabric, self.config, self.optim, self.ema = fabric, config, optim, ema
-        self.bare = task
+        self.fabric, self.bare = fabric, task
+        self.config, self.optim, self.ema = config, optim, ema
         self.task, self.optimizer = fabric.setup(task, optimizer)
         self.task.mark_forward_method("step")
-        self.step = 0
-        self.bad_in_a_row = 0
-        self.skipped = 0
+        self.step = self.bad_in_a_row = self.skipped = 0
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on bitwise."""
@@ -64,32 +64,35 @@ class Loop:
         stamp: Mapping[str, Any],
         log: Log,
         monitors: Iterable[Monitor] = (),
+        passes: Passes = no_passes,
     ) -> None:
-        """Train to the last step.
+        """Train to the last step; ``passes`` gives tasks that ask for it the whole data.
 
         Raises:
             InterruptedRunError: on SIGINT or SIGTERM, after writing a checkpoint.
             MedsslError: if the loss is not finite ten steps in a row.
             ResourceError: if a checkpoint does not fit on the disk.
         """
-        source = iter(batches)
-        meter = Meter(self.config.batch_size)
+        source, meter = iter(batches), Meter(self.config.batch_size)
         with StopRequest() as stop:
             while self.step < self.config.steps:
+                if self.bare.prepare_at(self.step):
+                    self.bare.prepare(passes)
                 values = self._update(source, meter)
                 self.step += 1
                 last = self.step == self.config.steps
                 if self.step % self.config.log_every == 0 or last:
                     log(self.step, {**self._reduced(values), **meter.read(self.step)})
                 stopping = self._any_rank(stop.requested)
-                if self.step % self.config.check_every == 0 or last or stopping:
+                due = self.step % self.config.check_every == 0 or last
+                if due or stopping:
                     if self.fabric.is_global_zero:
                         save_checkpoint(checkpoints, {**self.state(), **stamp}, self.step)
                     self.fabric.barrier()
                 if stopping and not last:
                     what = "interrupted; a checkpoint was written"
                     raise InterruptedRunError(what, fix="run again with --resume")
-                if self.step % self.config.check_every == 0 or last:
+                if due:
                     kept = self.ema.module if self.ema else self.bare
                     for monitor in monitors:
                         log(self.step, monitor(self.step, kept))
@@ -99,10 +102,9 @@ class Loop:
         """One optimiser step over its micro-batches."""
         rate = apply_schedule(self.optimizer, self.optim, self.step, self.config.steps)
         total: dict[str, torch.Tensor] = {}
-        for part in range(self.config.accumulate):
+        for left in reversed(range(self.config.accumulate)):
             batch = self.fabric.to_device(meter.wait_for(source))
-            more = part < self.config.accumulate - 1
-            with self.fabric.no_backward_sync(self.task, enabled=more):
+            with self.fabric.no_backward_sync(self.task, enabled=left > 0):
                 output = self.task.step(batch)
                 self.fabric.backward(output.loss / self.config.accumulate)
             logged = {"loss": output.loss, **output.log}
@@ -110,6 +112,7 @@ class Loop:
                 logged["replaced"] = batch["replaced"].float().mean()
             for key, value in logged.items():
                 total[key] = total.get(key, 0.0) + value.detach() / self.config.accumulate
+        self.bare.before_update(self.step / self.config.steps)
         norm = self.fabric.clip_gradients(
             self.task, self.optimizer, max_norm=self.optim.clip_norm, error_if_nonfinite=False
         )
@@ -128,11 +131,12 @@ class Loop:
         self.bad_in_a_row = 0 if finite else self.bad_in_a_row + 1
         if not finite:
             self.skipped += 1
+            self.bare.discard_update()
             if self.bad_in_a_row >= MAX_BAD_STEPS:
                 what = f"gradients were not finite {MAX_BAD_STEPS} steps running"
                 raise MedsslError(what, fix="lower lr or use precision=32-true")
             return
-        self.bare.after_update((self.step + 1) / self.config.steps)  # type: ignore[operator]
+        self.bare.after_update((self.step + 1) / self.config.steps)
         if self.ema:
             self.ema.update(self.bare)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medssl.core.viewspec import ViewSpec
+from medssl.core.viewspec import Intensity
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class IntensityDraw:
     noise_seed: int = 0
 
 
-def draw_intensity(rng: np.random.Generator, spec: ViewSpec) -> IntensityDraw:
-    """Each kind of change happens with ``intensity_probability``, independently."""
-    happens = rng.random(4) < spec.intensity_probability
+def draw_intensity(rng: np.random.Generator, spec: Intensity) -> IntensityDraw:
+    """Each kind of change happens with its probability, independently."""
+    happens = rng.random(4) < np.array([spec.probability] * 3 + [spec.noise_probability])
     gamma, brightness, contrast, noise = (
         rng.uniform(*spec.gamma),
         rng.uniform(-spec.brightness, spec.brightness),

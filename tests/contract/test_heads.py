@@ -23,7 +23,8 @@ def head(name, encoder):
 def batch(count=2):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(count, 1, *CROP, generator=generator)
-    return {"x": x, "label": (x[:, 0] > 0).to(torch.uint8) + (x[:, 0] > 1)}
+    label = (x[:, 0] > 0).to(torch.uint8) + (x[:, 0] > 1)
+    return {"views": [{"x": x, "label": label}]}
 
 
 def test_loss_is_one_finite_float32(name, encoder):

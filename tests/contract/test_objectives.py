@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._pytree import tree_map
+from torch.utils.data import default_collate
 
 from medssl.core.registry import OBJECTIVES
 from medssl.core.seeding import generator, seed_everything
+from medssl.core.viewspec import Setting
 from medssl.encoders._base import build_encoder
 from medssl.training.optim import OptimConfig, build_optimizer
-from medssl.views.volume import Source, volume_view
+from medssl.views.build import Source, build_views
 
 CROP = (16, 32, 16)
 CASES = [(name, encoder) for name in OBJECTIVES.names() for encoder in ("resenc-xs", "vit3d-xs")]
@@ -17,7 +20,8 @@ CASES = [(name, encoder) for name in OBJECTIVES.names() for encoder in ("resenc-
 def tiny_task(name, encoder):
     seed_everything(0)
     module, _ = OBJECTIVES.module(name)
-    return module.Objective(build_encoder(encoder, {}, 1), module.Config(), CROP)
+    setting = Setting(crop=CROP, records=4)
+    return module.Objective(build_encoder(encoder, {}, 1), module.Config(), setting)
 
 
 def tiny_batch(task, batch=4):
@@ -30,8 +34,12 @@ def tiny_batch(task, batch=4):
     source = Source(
         read=read, shape_DHW=shape, spacing_mm=(1.0, 1.0, 1.0), air=(-1.0,), fill=(-4.0,)
     )
-    views = [volume_view(task.views(), generator(0, "view", i), source) for i in range(batch)]
-    return {key: torch.from_numpy(np.stack([view[key] for view in views])) for key in views[0]}
+    return default_collate(
+        [
+            {"views": build_views(task.views(), generator(0, "view", i), source), "record": i}
+            for i in range(batch)
+        ]
+    )
 
 
 @pytest.mark.parametrize(("name", "encoder"), CASES)
@@ -69,7 +77,7 @@ def test_loss_falls_in_30_steps(name, encoder):
 def test_sample_order_does_not_matter(name, encoder):
     task = tiny_task(name, encoder).eval()
     batch = tiny_batch(task)
-    turned = {key: value.flip(0) for key, value in batch.items()}
+    turned = tree_map(lambda value: value.flip(0), batch)
     with torch.no_grad():
         torch.testing.assert_close(task.step(batch).loss, task.step(turned).loss)
 

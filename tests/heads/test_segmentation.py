@@ -22,7 +22,7 @@ def batch():
     labels[:, 4:10, 8:20, 4:12] = 1
     labels[:, 10:14, 8:20, 4:12] = 2
     x = labels[:, None].float() + 0.1 * torch.randn(2, 1, *CROP)
-    return {"x": x, "label": labels}
+    return {"views": [{"x": x, "label": labels}]}
 
 
 def test_dice_loss_of_a_half_right_guess():
@@ -72,5 +72,6 @@ def test_encoder_rate_is_scaled():
 
 def test_one_class_labels_give_a_finite_loss():
     sample = batch()
-    sample["label"] = torch.zeros_like(sample["label"])
+    [view] = sample["views"]
+    view["label"] = torch.zeros_like(view["label"])
     assert torch.isfinite(head().step(sample).loss)

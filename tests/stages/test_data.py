@@ -8,12 +8,13 @@ from medssl.archive.store import Store
 from medssl.core.errors import BudgetExceededError
 from medssl.core.geometry import Geometry
 from medssl.core.preprocess import Contract, prepare
-from medssl.core.viewspec import ViewSpec
+from medssl.core.viewspec import MaskSpec, View, ViewSpec
 from medssl.stages._data import ViewDataset
 from medssl.training.data import StepSampler, loader
 from tests.training_archive import volume
 
-SPEC = ViewSpec(crop=(8, 8, 8), token_size=(4, 4, 4), mask_ratio=0.5)
+MASK = MaskSpec(token_size=(4, 4, 4), ratio=(0.5, 0.5))
+SPEC = ViewSpec(views=(View(crop=(8, 8, 8), mask=MASK),))
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_damaged_volume_is_replaced_and_counted(store):
     assert [view["replaced"] for view in whole] == [0.0, 0.0, 0.0]
     assert sorted(view["replaced"] for view in again) == [0.0, 0.0, 1.0]
     for before, after in zip(whole, again, strict=True):
-        assert after["replaced"] or np.array_equal(before["x"], after["x"])
+        assert after["replaced"] or np.array_equal(before["views"][0]["x"], after["views"][0]["x"])
 
 
 def test_nothing_readable_stops_the_run(store):
@@ -61,4 +62,5 @@ def test_views_do_not_depend_on_the_number_of_workers(store):
         for workers in (0, 2)
     ]
     for alone, shared in zip(*batches, strict=True):
-        assert all(torch.equal(alone[key], shared[key]) for key in ("x", "mask", "tissue"))
+        one, other = alone["views"][0], shared["views"][0]
+        assert all(torch.equal(one[key], other[key]) for key in ("x", "mask", "tissue"))

@@ -1,0 +1,43 @@
+"""Views that several objectives ask for, with options a user may change."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from medssl.core.config import Config
+from medssl.core.viewspec import Intensity, Setting, Share, Spatial, View, ViewSpec
+
+# Gentle: grey values and texture are the signal (nnssl's ranges; no solarising, no hue).
+GENTLE = Intensity(
+    gamma=(0.7, 1.5),
+    brightness=0.3,
+    contrast=(0.75, 1.25),
+    noise=0.1,
+    blur=(0.5, 1.0),
+    low_resolution=(1.0, 2.0),
+    probability=0.5,
+    noise_probability=0.2,
+)
+
+
+class ViewOptions(Config):
+    """How strongly two views of one sample differ."""
+
+    spatial: Spatial = Spatial(rotate_deg=10.0, scale=(0.8, 1.25))
+    """Rotation, zoom, bending, flips."""
+    intensity: Intensity = GENTLE
+    """Grey values."""
+    overlap: float = Field(default=0.5, ge=0, le=1)
+    """Smallest share of a view, per axis, that the first view shows too: below it, two views of
+    one sample show different anatomy."""
+    style: Share | None = None
+    """Batch style standardisation (Scalbert et al. 2023): all samples of a step share the low
+    frequencies of one of them, so that scanner and site cannot tell them apart."""
+
+
+def pair_of_views(options: ViewOptions, setting: Setting, *, count: int = 2) -> ViewSpec:
+    """``count`` full-size views of one place."""
+    view = View(
+        crop=setting.crop, count=count, spatial=options.spatial, intensity=options.intensity
+    )
+    return ViewSpec(views=(view,), overlap=options.overlap, min_tissue=0.2, style=options.style)
