@@ -152,4 +152,4 @@ def _turn_and_scale(
     zoom = np.full(3, rng.uniform(*spatial.scale))
     if flat:
         zoom[0] = 1.0
-    return np.asarray(np.diag(1 / spacing_mm) @ turn @ np.diag(spacing_mm)) / zoom
+    return np.asarray(np.diag(1 / spacing_mm) @ turn @ np.diag(spacing_mm) / zoom)

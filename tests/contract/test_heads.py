@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
 from medssl.core.registry import HEADS
 from medssl.core.seeding import seed_everything
@@ -46,7 +47,7 @@ def test_batch_of_one_works(name, encoder):
 def test_sample_order_does_not_matter(name, encoder):
     task = head(name, encoder).eval()
     views = batch()
-    turned = {key: value.flip(0) for key, value in views.items()}
+    turned = tree_map(lambda value: value.flip(0), views)
     with torch.no_grad():
         torch.testing.assert_close(task.step(views).loss, task.step(turned).loss)
 
