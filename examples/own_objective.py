@@ -17,7 +17,7 @@ from medssl.core.config import Config as BaseConfig
 from medssl.core.seeding import generator, seed_everything
 from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
-from medssl.core.viewspec import ViewSpec
+from medssl.core.viewspec import Setting, View, ViewSpec
 from medssl.encoders._base import Encoder, build_encoder
 
 
@@ -31,19 +31,20 @@ class Config(BaseConfig):
 class Objective(TaskModule):
     """Predict the volume from a noisy copy; loss: mean squared error."""
 
-    def __init__(self, encoder: Encoder, config: Config, crop: tuple[int, int, int]) -> None:
+    def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
         super().__init__()
-        encoder.check_size(crop)
-        self.encoder, self.config, self.crop = encoder, config, crop
+        encoder.check_size(setting.crop)
+        self.encoder, self.config, self.crop = encoder, config, setting.crop
         self.decoder = encoder.make_decoder(encoder.in_channels)
 
     def views(self) -> ViewSpec:
-        """Plain crops with tissue in them."""
-        return ViewSpec(crop=self.crop, min_tissue=0.2)
+        """One plain crop per sample, with tissue in it."""
+        return ViewSpec(views=(View(crop=self.crop),), min_tissue=0.2)
 
     def step(self, batch: Batch) -> StepOutput:
-        """Loss of ``x`` (B, C, D, H, W)."""
-        x = batch["x"]
+        """Loss of the only view's ``x`` (B, C, D, H, W)."""
+        [view] = batch["views"]
+        x = view["x"]
         noisy = x + self.config.sigma * torch.randn_like(x)
         cleaned = self.decoder(noisy, self.encoder(noisy))
         return StepOutput(F.mse_loss(cleaned.float(), x.float()), {})
@@ -58,10 +59,11 @@ def blobs(step: int, crop: tuple[int, int, int]) -> Tensor:
 
 seed_everything(0)
 crop = (32, 32, 32)
-task = Objective(build_encoder("resenc-xs", {}, in_channels=1), Config(), crop)
+encoder = build_encoder("resenc-xs", {}, in_channels=1)
+task = Objective(encoder, Config(), Setting(crop=crop, records=1))
 optimizer = torch.optim.AdamW(task.param_groups()[0].params.values(), lr=2e-3)
 for step in range(40):
-    loss = task.step({"x": blobs(step, crop)}).loss
+    loss = task.step({"views": [{"x": blobs(step, crop)}]}).loss
     optimizer.zero_grad()
     torch.autograd.backward(loss)
     optimizer.step()

@@ -5,10 +5,10 @@ import pytest
 from scipy import ndimage
 
 from medssl.core.seeding import generator
-from medssl.core.viewspec import ViewSpec
+from medssl.core.viewspec import Intensity, MaskSpec, Spatial, View, ViewSpec
+from medssl.views.build import Source, build_views
 from medssl.views.intensity import IntensityDraw, apply_intensity, draw_intensity
-from medssl.views.spatial import CropDraw, apply_crop, draw_crop
-from medssl.views.volume import Source, volume_view
+from medssl.views.spatial import CropDraw, Region, apply_crop, draw_crop
 
 SHAPE = (20, 24, 28)
 VOLUME = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)
@@ -27,28 +27,39 @@ def source(volume=VOLUME, **more):
     return Source(read=reader(volume), shape_DHW=volume.shape[1:], **values)
 
 
+def one_view(seed, volume_source, *, crop=(8, 8, 8), **more):
+    for_all = {name: more.pop(name) for name in ("min_tissue", "foreground") if name in more}
+    spec = ViewSpec(views=(View(crop=crop, **more),), **for_all)
+    return build_views(spec, generator(seed), volume_source)[0]
+
+
+def anywhere(shape):
+    return Region((np.array(shape) - 1) / 2, np.array(shape, dtype=float))
+
+
 def test_plain_crop_is_a_slice_of_the_volume():
-    spec = ViewSpec(crop=(8, 8, 8))
     for seed in range(20):
-        draw = draw_crop(generator(seed), spec, SHAPE, (1, 1, 1))
+        draw = draw_crop(generator(seed), (8,) * 3, Spatial(), SHAPE, (1, 1, 1), anywhere(SHAPE))
         start = (draw.centre - 3.5).astype(int)
         assert (start >= 0).all()
-        crop = apply_crop(reader(VOLUME), draw, spec.crop, SHAPE, np.array([-10.0]))
+        crop = apply_crop(reader(VOLUME), draw, SHAPE, np.array([-10.0]))
         box = tuple(slice(s, s + 8) for s in start)
         assert np.array_equal(crop, VOLUME[(slice(None), *box)])
 
 
 def test_every_start_is_drawn_equally_often():
-    spec = ViewSpec(crop=(18, 24, 28))
-    starts = [draw_crop(generator(s), spec, SHAPE, (1, 1, 1)).centre[0] - 8.5 for s in range(3000)]
+    region, size = anywhere(SHAPE), (18, 24, 28)
+    starts = [
+        draw_crop(generator(s), size, Spatial(), SHAPE, (1, 1, 1), region).centre[0] - 8.5
+        for s in range(3000)
+    ]
     shares = np.bincount(np.array(starts, dtype=int)) / 3000
     assert np.abs(shares - 1 / 3).max() < 5 * np.sqrt(2 / 9 / 3000)
 
 
 def test_small_volume_is_centred_and_padded_with_air():
     volume = np.ones((1, 4, 8, 8), dtype=np.float32)
-    spec = ViewSpec(crop=(8, 8, 8))
-    view = volume_view(spec, generator(0), source(volume, air=(0.0,)))
+    view = one_view(0, source(volume, air=(0.0,)))
     assert np.array_equal(np.unique(view["x"][0, 2:6]), [1.0])
     assert np.array_equal(np.unique(view["x"][0, [0, 1, 6, 7]]), [-10.0])
     assert view["tissue"].sum() == 4 * 8 * 8
@@ -57,7 +68,7 @@ def test_small_volume_is_centred_and_padded_with_air():
 def test_identity_matrix_equals_plain_slicing():
     centre = np.array([10.5, 11.5, 12.5])
     plain, turned = (
-        apply_crop(reader(VOLUME), CropDraw(centre, m, NO_FLIP), (8, 8, 8), SHAPE, np.zeros(1))
+        apply_crop(reader(VOLUME), CropDraw((8, 8, 8), centre, m, NO_FLIP), SHAPE, np.zeros(1))
         for m in (None, np.eye(3))
     )
     np.testing.assert_allclose(turned, plain, atol=1e-6)
@@ -69,11 +80,12 @@ def test_rotation_turns_millimetres_not_voxels():
     d, h, w = np.indices((16, 48, 48))
     far = np.sqrt(((d - 7.5) * 4) ** 2 + (h - 23.5) ** 2 + (w - 23.5) ** 2)
     ball = (1 / (1 + np.exp(far - 12)))[None].astype(np.float32)
-    spec = ViewSpec(crop=(12, 40, 40), rotate_deg=45, spatial_probability=1.0)
+    shape, size = (16, 48, 48), (12, 40, 40)
     for seed in range(5):
-        draw = draw_crop(generator(seed), spec, (16, 48, 48), spacing)
-        draw = CropDraw(np.array([7.5, 23.5, 23.5]), draw.matrix, NO_FLIP)
-        crop = apply_crop(reader(ball), draw, spec.crop, (16, 48, 48), np.zeros(1))[0]
+        turning = Spatial(rotate_deg=45)
+        draw = draw_crop(generator(seed), size, turning, shape, spacing, anywhere(shape))
+        draw = CropDraw(size, np.array([7.5, 23.5, 23.5]), draw.matrix, NO_FLIP)
+        crop = apply_crop(reader(ball), draw, shape, np.zeros(1))[0]
         grid = np.indices(crop.shape) - (np.array(crop.shape)[:, None, None, None] - 1) / 2
         mm = grid * spacing[:, None, None, None]
         spread = np.sqrt((crop * mm**2).sum((1, 2, 3)) / crop.sum())
@@ -83,10 +95,11 @@ def test_rotation_turns_millimetres_not_voxels():
 def test_labels_move_with_the_image():
     labels = (VOLUME > 0.5).astype(np.uint8)
     image = labels.astype(np.float32)
-    spec = ViewSpec(crop=(12, 12, 12), rotate_deg=15, scale=(0.9, 1.1), spatial_probability=1.0)
+    spatial = Spatial(rotate_deg=15, scale=(0.9, 1.1))
     smooth = ndimage.gaussian_filter(image[0], 2)[None]
     big = (smooth > np.median(smooth)).astype(np.uint8)
-    view = volume_view(spec, generator(3), source(big.astype(np.float32), read_labels=reader(big)))
+    labelled = source(big.astype(np.float32), fill=(0.0,), read_labels=reader(big))
+    view = one_view(3, labelled, crop=(12, 12, 12), spatial=spatial)
     # Linear and nearest interpolation differ only within half a voxel of a border.
     assert np.abs(view["x"][0] - view["label"]).mean() < 0.15
     assert (((view["x"][0] > 0.5) == view["label"]).mean()) > 0.93
@@ -94,28 +107,28 @@ def test_labels_move_with_the_image():
 
 def test_foreground_crops_hold_the_wanted_voxel():
     point = np.array([[18, 2, 25]])
-    spec = ViewSpec(crop=(8, 8, 8), foreground=1.0)
     for seed in range(20):
-        draw = draw_crop(generator(seed), spec, SHAPE, (1, 1, 1), point)
-        start = draw.centre - 3.5
+        view = one_view(seed, source(foreground=point), foreground=1.0)
+        start = view["place"][:, 3]
         assert ((point[0] >= start) & (point[0] < start + 8)).all()
 
 
 def test_flips_mirror_the_crop():
     centre = np.array([10.5, 11.5, 12.5])
     plain, flipped = (
-        apply_crop(reader(VOLUME), CropDraw(centre, None, f), (8, 8, 8), SHAPE, np.zeros(1))
+        apply_crop(reader(VOLUME), CropDraw((8, 8, 8), centre, None, f), SHAPE, np.zeros(1))
         for f in (NO_FLIP, (False, True, False))
     )
     assert np.array_equal(flipped, plain[:, :, ::-1])
 
 
 def test_equal_seeds_give_equal_views_and_others_differ():
-    spec = ViewSpec(
-        crop=(8, 8, 8), token_size=(4, 4, 4), mask_ratio=0.5, rotate_deg=10, gamma=(0.7, 1.5),
-        noise=0.1, intensity_probability=1.0, spatial_probability=1.0,
-    )  # fmt: skip
-    one, again, other = (volume_view(spec, generator(s), source()) for s in (1, 1, 2))
+    options = {
+        "mask": MaskSpec(token_size=(4, 4, 4), ratio=(0.5, 0.5)),
+        "spatial": Spatial(rotate_deg=10),
+        "intensity": Intensity(gamma=(0.7, 1.5), noise=0.1, probability=1.0, noise_probability=1.0),
+    }
+    one, again, other = (one_view(s, source(), **options) for s in (1, 1, 2))
     assert all(np.array_equal(one[key], again[key]) for key in one)
     assert not np.array_equal(one["x"], other["x"])
 
@@ -123,16 +136,9 @@ def test_equal_seeds_give_equal_views_and_others_differ():
 def test_a_crop_with_enough_tissue_is_preferred():
     volume = np.full((1, 40, 40, 40), -10.0, dtype=np.float32)
     volume[:, :20] = 1.0
-    spec = ViewSpec(crop=(8, 8, 8), min_tissue=0.9)
-    shares = [
-        volume_view(spec, generator(s), source(volume, air=(0.0,)))["tissue"].mean()
-        for s in range(60)
-    ]
-    plain = [
-        volume_view(spec.model_copy(update={"min_tissue": 0.0}), generator(s),
-                    source(volume, air=(0.0,)))["tissue"].mean()
-        for s in range(60)
-    ]  # fmt: skip
+    half = source(volume, air=(0.0,))
+    shares = [one_view(s, half, min_tissue=0.9)["tissue"].mean() for s in range(60)]
+    plain = [one_view(s, half)["tissue"].mean() for s in range(60)]
     assert np.mean(shares) > 0.85 > 0.65 > np.mean(plain)
 
 
@@ -160,6 +166,6 @@ def test_gamma_keeps_the_range_and_the_order():
 
 
 def test_each_change_happens_with_its_probability():
-    spec = ViewSpec(crop=(8, 8, 8), gamma=(0.7, 1.5), intensity_probability=0.3)
+    spec = Intensity(gamma=(0.7, 1.5), probability=0.3)
     happened = [draw_intensity(generator(s), spec).gamma != 1.0 for s in range(2000)]
     assert np.mean(happened) == pytest.approx(0.3, abs=5 * np.sqrt(0.21 / 2000))
