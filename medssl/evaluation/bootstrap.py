@@ -5,6 +5,7 @@ S seeds, N cases, G groups, R draws.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -80,6 +81,23 @@ def bootstrap_difference(
     if a_SN.shape != b_SN.shape:
         raise UsageError(f"paired values have shapes {a_SN.shape} and {b_SN.shape}")
     return _interval(a_SN - b_SN, groups, seed=seed, draws=draws, resample_seeds=resample_seeds)
+
+
+def group_draws(
+    groups: npt.ArrayLike, *, seed: int = 0, draws: int = 10000
+) -> Iterator[FloatArray]:
+    """How often each case occurs in each resample of the groups: (R, N) arrays, R up to ``CHUNK``.
+
+    For statistics that are no means. Nothing where there is a single group.
+    """
+    names, group_N = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 2:
+        return
+    rng = generator(seed, "bootstrap")
+    share_G = np.full(len(names), 1 / len(names))
+    for k in range(0, draws, CHUNK):
+        times_RG = rng.multinomial(len(names), share_G, size=min(CHUNK, draws - k))
+        yield times_RG[:, group_N].astype(np.float64)
 
 
 def _interval(
