@@ -8,6 +8,8 @@ whole sample has a label. Each view is a mapping of
 - ``place`` (3, 4) float64: output voxel (d, h, w, 1) -> voxel of the stored record, flips included
   (a picture is a record of one slice; elastic bending is not part of it),
 - ``mask`` (N,) bool, True = hidden, raster order, where the view has a ``mask``,
+- ``targets`` (T, K) int64, token ids of target blocks, where the view has ``targets``; its
+  ``mask`` then hides all but the context, which shares no token with them,
 - ``label`` (*crop) uint8 where the record has a label map.
 """
 
@@ -39,6 +41,21 @@ class MaskSpec(Config):
     """Tokens per edge of a cube (``blocks``)."""
     probability: float = Field(default=1.0, ge=0, le=1)
     """Share of samples with a mask; the others hide nothing."""
+
+
+class TargetSpec(Config):
+    """Target blocks and their context, equally many tokens in every sample (I-JEPA)."""
+
+    token_size: tuple[int, ...]
+    """Voxels per token, array order."""
+    count: int = Field(default=4, ge=1)
+    """Target blocks per sample."""
+    share: float = Field(default=0.175, gt=0, lt=1)
+    """Tokens of each target, as a share of all."""
+    elongation: float = Field(default=1.5, ge=1)
+    """Largest ratio of two edges of a block."""
+    context: Share = (0.85, 1.0)
+    """Context block before the targets are taken out, as a share of all tokens."""
 
 
 class Spatial(Config):
@@ -95,6 +112,8 @@ class View(Config):
     spatial: Spatial = Spatial()
     intensity: Intensity = Intensity()
     mask: MaskSpec | None = None
+    targets: TargetSpec | None = None
+    """Instead of ``mask``."""
 
 
 class ViewSpec(Config):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from medssl.core.masks import random_mask
-from medssl.core.viewspec import MaskSpec, View, ViewSpec
+from medssl.core.masks import draw_mask, jepa_blocks
+from medssl.core.viewspec import View, ViewSpec
 from medssl.views.intensity import apply_intensity, draw_intensity
 from medssl.views.spatial import CropDraw, Read, Region, apply_crop, draw_crop
 
@@ -90,8 +91,7 @@ def _finish(
 ) -> dict[str, Any]:
     flat = len(view.crop) == 2
     out: dict[str, Any] = {"tissue": _squeeze(_tissue(source, x), flat), "place": draw.place}
-    if view.mask is not None:
-        out["mask"] = _mask(rng, view.mask, view.crop)
+    out.update(_hidden(rng, view))
     if source.read_labels is not None:
         labels = apply_crop(source.read_labels, draw, source.shape_DHW, np.zeros(1), order=0)
         out["label"] = _squeeze(labels, flat)[0]
@@ -99,9 +99,21 @@ def _finish(
     return out
 
 
-def _mask(rng: np.random.Generator, spec: MaskSpec, crop: tuple[int, ...]) -> Array:
-    grid = tuple(c // t for c, t in zip(crop, spec.token_size, strict=True))
-    return random_mask(rng, grid, rng.uniform(*spec.ratio))
+def _hidden(rng: np.random.Generator, view: View) -> dict[str, Any]:
+    """Token mask of a view, with target blocks where it asks for them."""
+    if view.mask is not None:
+        return {"mask": draw_mask(rng, view.mask, _grid(view.crop, view.mask.token_size))}
+    if view.targets is None:
+        return {}
+    grid = _grid(view.crop, view.targets.token_size)
+    blocks = jepa_blocks(rng, grid, view.targets)
+    mask = np.ones(math.prod(grid), dtype=bool)
+    mask[blocks.context] = False
+    return {"mask": mask, "targets": blocks.targets}
+
+
+def _grid(crop: tuple[int, ...], token_size: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(c // t for c, t in zip(crop, token_size, strict=True))
 
 
 def _size(crop: tuple[int, ...]) -> tuple[int, int, int]:
