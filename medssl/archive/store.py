@@ -1,8 +1,8 @@
 """The preprocessed copy of the records: chunked, compressed, a crop reads only its chunks.
 
-One blosc2 array per volume, named by what it holds: the record's files and the contract. A
-changed file or contract gives another name, so nothing stale is ever read. Writing is a
-temporary file and a rename: processes may share a store.
+One blosc2 array per volume or picture, named by what it holds: the record's files and the
+contract. A changed file or contract gives another name, so nothing stale is ever read. Writing is
+a temporary file and a rename: processes may share a store.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from medssl.core.errors import ReadError
 from medssl.core.preprocess import Contract, Prepared
 from medssl.core.runlog import disk_error, sync_folder
 
-# Measured: lz4, 64^3 chunks and 32^3 blocks give the fastest random crops.
+# Measured: lz4, 64^3 chunks and 32^3 blocks give the fastest random crops of volumes.
 _CHUNK, _BLOCK = 64, 32
+_PICTURE_CHUNK, _PICTURE_BLOCK = 512, 128  # about as many bytes
 _OPEN_FILES = 64
 FOREGROUND_POINTS = 512
 blosc2.set_nthreads(1)
@@ -32,28 +33,32 @@ blosc2.set_nthreads(1)
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One stored volume without its voxels.
+    """One stored volume or picture without its voxels.
 
     Attributes:
-        shape: (C, D, H, W).
-        spacing_mm: (D, H, W).
+        shape: (C, D, H, W); D = 1 for a picture.
+        spacing_mm: (D, H, W), or (H, W) of a picture; ``None`` = unknown.
+        affine: ``None`` for a picture.
         air: (C,) level below which a voxel is air or padding.
         fill: (C,) smallest value, used outside the volume.
+        labelled: whether it has a label map, which may hold background only.
         foreground: (P, 3) random labelled voxels (d, h, w), classes equally often.
     """
 
     key: str
     shape: tuple[int, int, int, int]
-    spacing_mm: tuple[float, float, float]
-    affine: npt.NDArray[np.float64]
+    spacing_mm: tuple[float, ...] | None
+    affine: npt.NDArray[np.float64] | None
     air: tuple[float, ...]
     fill: tuple[float, ...]
+    labelled: bool
     foreground: npt.NDArray[np.int64]
     pixel_hash: str
+    modality: str
 
 
 class Store:
-    """Volumes that follow one contract, below ``root/<contract digest>``."""
+    """Volumes and pictures that follow one contract, below ``root/<contract digest>``."""
 
     def __init__(self, root: Path, contract: Contract) -> None:
         self.root = root
@@ -89,9 +94,12 @@ class Store:
             foreground = foreground_points(labels_DHW)
             self._write(self._label_path(key), labels_DHW, {})
         meta = {
-            "affine": prepared.affine.ravel().tolist(),
+            "affine": None if prepared.affine is None else prepared.affine.ravel().tolist(),
+            "spacing_mm": None if prepared.spacing_mm is None else list(prepared.spacing_mm),
             "air": list(prepared.air),
-            "fill": [float(x.min()) for x in prepared.array],
+            "fill": list(prepared.fill),
+            "modality": prepared.modality,
+            "labelled": labels_DHW is not None,
             "foreground": foreground.ravel().tolist(),
             "pixel_hash": pixel_hash,
         }
@@ -105,17 +113,18 @@ class Store:
         """
         array = self._array(self._path(key))
         meta = {name: array.schunk.vlmeta[name] for name in array.schunk.vlmeta.getall()}
-        affine = np.array(meta["affine"]).reshape(4, 4)
-        w, h, d = np.linalg.norm(affine[:3, :3], axis=0)
+        affine, spacing_mm = meta["affine"], meta["spacing_mm"]
         return Entry(
             key=key,
             shape=tuple(array.shape),
-            spacing_mm=(float(d), float(h), float(w)),
-            affine=affine,
+            spacing_mm=None if spacing_mm is None else tuple(spacing_mm),
+            affine=None if affine is None else np.array(affine).reshape(4, 4),
             air=tuple(meta["air"]),
             fill=tuple(meta["fill"]),
+            labelled=meta["labelled"],
             foreground=np.array(meta["foreground"], dtype=np.int64).reshape(-1, 3),
             pixel_hash=meta["pixel_hash"],
+            modality=meta["modality"],
         )
 
     def read(
@@ -160,12 +169,14 @@ class Store:
     def _write(self, path: Path, array: npt.NDArray[Any], meta: Mapping[str, Any]) -> None:
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.b2nd")
         lead = array.ndim - 3
+        flat = array.shape[lead] == 1
+        chunk, block = (_PICTURE_CHUNK, _PICTURE_BLOCK) if flat else (_CHUNK, _BLOCK)
         try:
             temporary.unlink(missing_ok=True)
             stored = blosc2.asarray(
                 np.ascontiguousarray(array),
-                chunks=(1,) * lead + tuple(min(_CHUNK, n) for n in array.shape[lead:]),
-                blocks=(1,) * lead + tuple(min(_BLOCK, n) for n in array.shape[lead:]),
+                chunks=(1,) * lead + tuple(min(chunk, n) for n in array.shape[lead:]),
+                blocks=(1,) * lead + tuple(min(block, n) for n in array.shape[lead:]),
                 cparams=blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=5, nthreads=1),
                 urlpath=str(temporary),
                 mode="w",

@@ -27,6 +27,8 @@ LINE_TOLERANCE_FRACTION = 0.02
 # DICOM's axes run to the left and back, NIfTI's to the right and front.
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 FARTHEST_MM = 1e6
+# Spacings closer than this (relative) do not tell the axis of the slices.
+_SAME_SPACING = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,6 +83,24 @@ def spacing_of(affine: npt.NDArray[np.float64]) -> tuple[float, float, float]:
     """Voxel size in mm in array order (D, H, W): column norms of the affine, reversed."""
     w, h, d = np.linalg.norm(affine[:3, :3], axis=0)
     return float(d), float(h), float(w)
+
+
+Plane = Literal["acquired", "axial", "coronal", "sagittal"]
+
+
+def plane_axis(plane: Plane, spacing_mm: tuple[float, ...]) -> int:
+    """Array axis (of a RAS+ volume) that slices of a plane are stacked along.
+
+    ``acquired`` is the axis of the largest spacing; the first of equal ones, so axial where a
+    volume is isotropic.
+
+    >>> plane_axis("acquired", (1.0, 4.0, 1.0)), plane_axis("sagittal", (1.0, 4.0, 1.0))
+    (1, 2)
+    """
+    if plane != "acquired":
+        return ("axial", "coronal", "sagittal").index(plane)
+    widest = max(spacing_mm) * (1 - _SAME_SPACING)
+    return next(axis for axis, size_mm in enumerate(spacing_mm) if size_mm >= widest)
 
 
 def to_array_order(voxels_WHD: AnyArray) -> AnyArray:

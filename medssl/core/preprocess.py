@@ -1,7 +1,8 @@
 """The preprocessing contract: one set of rules for the store and for predict.
 
 A volume is turned to RAS+ order, resampled to ``spacing_mm`` and its intensities are mapped by
-the rule of its modality. The contract is recorded in the card of every checkpoint.
+the rule of its modality. A picture keeps its axes and becomes a record of one slice, with its
+shorter side of ``size_px``. The contract is recorded in the card of every checkpoint.
 """
 
 from __future__ import annotations
@@ -13,56 +14,22 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medssl.core.config import Config, Versioned
+from medssl.core.config import Versioned
 from medssl.core.errors import ReadError
-from medssl.core.geometry import FloatArray, Geometry, Reorientation, resized_affine, spacing_of
+from medssl.core.geometry import (
+    AnyArray,
+    FloatArray,
+    Geometry,
+    Reorientation,
+    resized_affine,
+    spacing_of,
+)
+from medssl.core.intensity import PICTURE, RULES, IntensityRule, normalise
 from medssl.core.sample import UNKNOWN
 
 # Spacings closer than this (relative) are one spacing: resampling would only blur.
 SPACING_TOLERANCE = 1e-3
-
-
-class IntensityRule(Config):
-    """How raw values become network input.
-
-    ``window``: [low, high] -> [0, 1], clipped (CT: HU).
-    ``percentile``: clipped at the ``low`` and ``high`` percentile, then z-scored (MR).
-    ``range``: ``low`` and ``high`` as fractions of the whole range of the stored integers
-    -> [0, 1], clipped (pictures: 0-255). The same for every frame of every clip, so that
-    brightness and colour keep their meaning.
-    """
-
-    kind: Literal["window", "percentile", "range"]
-    low: float
-    high: float
-    air: float
-    """Values below are air or padding, never a reconstruction target: raw value (HU) for
-    ``window``, fraction of the clipped range for ``percentile`` and ``range``."""
-
-
-CT_RULE = IntensityRule(kind="window", low=-1024.0, high=1024.0, air=-900.0)
-MR_RULE = IntensityRule(kind="percentile", low=1.0, high=99.0, air=0.1)
-# Radiographs and angiograms: detector units of any gain. The tails are collimator edges, markers
-# and direct exposure; there is no level that is always air.
-PROJECTION_RULE = IntensityRule(kind="percentile", low=0.5, high=99.5, air=0.0)
-# PET and scintigrams: counts or Bq/ml from zero; the few hottest voxels (bladder, injection site)
-# must not set the scale.
-EMISSION_RULE = IntensityRule(kind="percentile", low=0.0, high=99.5, air=0.02)
-# Ultrasound: the machine has already compressed its echoes to 0-255; exactly 0 lies outside the
-# sector (half a level of 255).
-ULTRASOUND_RULE = IntensityRule(kind="range", low=0.0, high=1.0, air=0.5 / 255)
-# Photographs, endoscopy, video: levels as stored.
-PICTURE_RULE = IntensityRule(kind="range", low=0.0, high=1.0, air=0.0)
-
-_RULES = {
-    "CT": CT_RULE,
-    "MR": MR_RULE,
-    UNKNOWN: MR_RULE,
-    **dict.fromkeys(("CR", "DX", "MG", "IO", "PX", "XA", "RF"), PROJECTION_RULE),
-    **dict.fromkeys(("PT", "NM"), EMISSION_RULE),
-    **dict.fromkeys(("US", "IVUS"), ULTRASOUND_RULE),
-    **dict.fromkeys(("ES", "GM", "OP", "XC"), PICTURE_RULE),
-}
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 class Contract(Versioned):
@@ -70,45 +37,65 @@ class Contract(Versioned):
 
     orientation: Literal["RAS"] = "RAS"
     spacing_mm: tuple[float, float, float] | None = None
-    """(D, H, W) in mm; ``None`` keeps each volume's own spacing."""
-    rules: dict[str, IntensityRule] = _RULES
-    """Intensity rule by modality; modalities without one use ``unknown``'s."""
+    """(D, H, W) in mm; ``None`` keeps each volume's own spacing. Pictures follow (H, W) of it
+    unless ``size_px`` is given."""
+    size_px: int | None = None
+    """Shorter side of a picture, aspect kept; ``None`` keeps each picture's own pixels."""
+    picture_channels: Literal[1, 3] | None = None
+    """Grey pictures are copied to 3 channels, colour becomes luminance; ``None``: as stored."""
+    rules: dict[str, IntensityRule] = RULES
+    """Intensity rule by modality; modalities without one use ``unknown``'s, or ``picture``'s for
+    pictures of 8 bits."""
 
     def rule(self, modality: str) -> IntensityRule:
         return self.rules.get(modality, self.rules[UNKNOWN])
 
+    def picture_rule(self, modality: str, stored: np.dtype[Any]) -> IntensityRule:
+        """As :meth:`rule`; 8 bits of unknown origin are levels of a picture, as shown."""
+        known = modality in self.rules and modality != UNKNOWN
+        return self.rule(PICTURE if stored == np.uint8 and not known else modality)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A volume that follows a contract, and the way back to its input grid.
+    """A volume or picture that follows a contract, and the way back to its input grid.
 
     Attributes:
-        array: (C, D, H, W) float16.
-        affine: of the prepared grid.
+        array: (C, D, H, W) float16; D = 1 for a picture.
+        affine: of the prepared grid; ``None`` for a picture.
+        spacing_mm: of the prepared grid, (D, H, W), or (H, W) of a picture; ``None`` = unknown.
         air: (C,) normalised level below which a voxel is air or padding.
+        modality: whose rule was used.
     """
 
     array: npt.NDArray[np.float16]
-    affine: npt.NDArray[np.float64]
+    affine: npt.NDArray[np.float64] | None
+    spacing_mm: tuple[float, ...] | None
     air: tuple[float, ...]
+    modality: str
     turn: Reorientation
     turned_DHW: tuple[int, int, int]
+
+    @property
+    def fill(self) -> tuple[float, ...]:
+        """(C,) value of what lies outside: the lowest inside, and never above air."""
+        return tuple(min(float(x.min()), a) for x, a in zip(self.array, self.air, strict=True))
 
 
 def prepare(
     array_CDHW: npt.NDArray[Any], geometry: Geometry, modality: str, contract: Contract
 ) -> Prepared:
-    """Bring a volume into the contract.
+    """Bring a volume (C, D, H, W) or a picture (C, H, W) into the contract.
 
     Raises:
-        ReadError: ``geometry_unknown``, ``nan_voxels`` or ``constant``.
+        ReadError: ``geometry_unknown``, ``nan_voxels`` or ``constant``; of pictures also
+            ``spacing_unknown`` or ``channel_mismatch``.
     """
+    if geometry.kind == "image":
+        return _prepare_picture(array_CDHW, geometry, modality, contract)
     if geometry.affine is None:
         raise ReadError("geometry_unknown", "the file does not say where its voxels lie")
-    x_CDHW = np.asarray(array_CDHW, dtype=np.float32)
-    if not np.isfinite(x_CDHW).all():
-        bad = int(np.size(x_CDHW) - np.isfinite(x_CDHW).sum())
-        raise ReadError("nan_voxels", f"{bad} voxels are NaN or infinite")
+    x_CDHW = _finite(array_CDHW)
     turn = Reorientation.to_ras(geometry.affine)
     affine = turn.affine(geometry.affine, x_CDHW.shape[1:])
     x_CDHW = turn.apply(x_CDHW)
@@ -117,13 +104,85 @@ def prepare(
     rule = contract.rule(modality)
     scaled = [normalise(x_DHW, rule, np.asarray(array_CDHW).dtype) for x_DHW in x_CDHW]
     resampled = [resize_linear(x_DHW, new_DHW) for x_DHW, _ in scaled]
+    affine = resized_affine(affine, turned_DHW, new_DHW)
     return Prepared(
         array=np.ascontiguousarray(np.stack(resampled)).astype(np.float16),
-        affine=resized_affine(affine, turned_DHW, new_DHW),
+        affine=affine,
+        spacing_mm=spacing_of(affine),
         air=tuple(air for _, air in scaled),
+        modality=modality,
         turn=turn,
         turned_DHW=turned_DHW,
     )
+
+
+def _prepare_picture(
+    array_CHW: npt.NDArray[Any], geometry: Geometry, modality: str, contract: Contract
+) -> Prepared:
+    """As a record of one slice; channels share one rule, so that colours stay colours."""
+    x_CHW = as_channels(_finite(array_CHW), contract.picture_channels)
+    stored = np.asarray(array_CHW).dtype
+    x_CHW, air = normalise(x_CHW, contract.picture_rule(modality, stored), stored)
+    old_HW: tuple[int, int] = x_CHW.shape[1:]
+    h, w = picture_shape(old_HW, geometry.spacing_mm, contract)
+    resized = [resize_linear(x_HW[None], (1, h, w)) for x_HW in x_CHW]
+    spacing_mm = geometry.spacing_mm
+    if spacing_mm is not None:
+        spacing_mm = (spacing_mm[0] * old_HW[0] / h, spacing_mm[1] * old_HW[1] / w)
+    return Prepared(
+        array=np.ascontiguousarray(np.stack(resized)).astype(np.float16),
+        affine=None,
+        spacing_mm=spacing_mm,
+        air=(air,) * len(x_CHW),
+        modality=modality,
+        turn=Reorientation((0, 1, 2), (False, False, False)),
+        turned_DHW=(1, *old_HW),
+    )
+
+
+def as_channels(x_CHW: FloatArray, channels: int | None) -> FloatArray:
+    """Grey to colour by copying, colour to luminance (ITU-R BT.601), or as it is.
+
+    Raises:
+        ReadError: ``channel_mismatch`` for any other count.
+    """
+    if channels in (None, len(x_CHW)):
+        return x_CHW
+    if (len(x_CHW), channels) == (1, 3):
+        return np.repeat(x_CHW, 3, axis=0)
+    if (len(x_CHW), channels) == (3, 1):
+        return np.tensordot(_LUMINANCE, x_CHW, axes=1)[None]
+    what = f"a picture of {len(x_CHW)} channels becomes none of {channels}"
+    raise ReadError("channel_mismatch", what)
+
+
+def picture_shape(
+    shape_HW: tuple[int, int], spacing_mm: tuple[float, ...] | None, contract: Contract
+) -> tuple[int, int]:
+    """Pixels of a prepared picture.
+
+    Raises:
+        ReadError: ``spacing_unknown`` if the contract asks for a spacing that the file lacks.
+    """
+    if contract.size_px is not None:
+        scale = contract.size_px / min(shape_HW)
+        h, w = (max(round(side * scale), 1) for side in shape_HW)
+        return h, w
+    if contract.spacing_mm is None:
+        return shape_HW
+    if spacing_mm is None:
+        what = "the picture does not say how large its pixels are"
+        raise ReadError("spacing_unknown", what, fix="give size_px instead of spacing_mm")
+    _, h, w = target_shape((1, *shape_HW), (1.0, *spacing_mm), (1.0, *contract.spacing_mm[1:]))  # type: ignore[arg-type]
+    return h, w
+
+
+def _finite(array: AnyArray) -> npt.NDArray[np.float32]:
+    x = np.asarray(array, dtype=np.float32)
+    if not np.isfinite(x).all():
+        bad = int(np.size(x) - np.isfinite(x).sum())
+        raise ReadError("nan_voxels", f"{bad} voxels are NaN or infinite")
+    return x
 
 
 def target_shape(
@@ -159,19 +218,32 @@ def resize_linear(x_DHW: FloatArray, new_DHW: tuple[int, int, int]) -> FloatArra
 def prepare_labels(
     labels_DHW: npt.NDArray[np.integer[Any]], geometry: Geometry, contract: Contract
 ) -> npt.NDArray[np.uint8]:
-    """Labels on the prepared grid: each class resampled linearly, the largest share wins."""
+    """Labels on the prepared grid: each class resampled linearly, the largest share wins.
+
+    Labels of a picture are (1, H, W), with the geometry of the picture.
+    """
+    if geometry.kind == "image":
+        h, w = labels_DHW.shape[1:]
+        new_HW = picture_shape((h, w), geometry.spacing_mm, contract)
+        return _resize_labels(labels_DHW.astype(np.uint8), (1, *new_HW))
     if geometry.affine is None:
         raise ReadError("geometry_unknown", "the label file does not say where its voxels lie")
     turn = Reorientation.to_ras(geometry.affine)
     affine = turn.affine(geometry.affine, labels_DHW.shape)
     turned = np.ascontiguousarray(turn.apply(labels_DHW)).astype(np.uint8)
     new_DHW = target_shape(turned.shape, spacing_of(affine), contract.spacing_mm)
-    if turned.shape == new_DHW:
-        return turned
+    return _resize_labels(turned, new_DHW)
+
+
+def _resize_labels(
+    labels_DHW: npt.NDArray[np.uint8], new_DHW: tuple[int, int, int]
+) -> npt.NDArray[np.uint8]:
+    if labels_DHW.shape == new_DHW:
+        return labels_DHW
     best = np.zeros(new_DHW, dtype=np.float32)
     out = np.zeros(new_DHW, dtype=np.uint8)
-    for value in np.unique(turned):
-        share = resize_linear((turned == value).astype(np.float32), new_DHW)
+    for value in np.unique(labels_DHW):
+        share = resize_linear((labels_DHW == value).astype(np.float32), new_DHW)
         out[share > best] = value
         np.maximum(best, share, out=best)
     return out
@@ -186,50 +258,3 @@ def restore_labels(scores_KDHW: FloatArray, prepared: Prepared) -> npt.NDArray[n
         out[score > best] = value
         np.maximum(best, score, out=best)
     return np.ascontiguousarray(prepared.turn.undo(out))
-
-
-def normalise(
-    x: FloatArray, rule: IntensityRule, stored: np.dtype[Any]
-) -> tuple[FloatArray, float]:
-    """One channel by a rule, and the normalised level below which a value is air.
-
-    Args:
-        x: values of any shape.
-        rule: the rule of the modality.
-        stored: type that the values had in the file; ``range`` needs its limits, for fractional
-            types it takes those of the values.
-
-    Raises:
-        ReadError: ``constant``.
-    """
-    if rule.kind != "percentile":
-        low, high, air = _levels(x, rule, stored)
-        scaled = (np.clip(x, low, high) - low) / (high - low)
-        _refuse_constant(scaled)
-        return scaled, (air - low) / (high - low)
-    low, high = np.percentile(x, [rule.low, rule.high])
-    clipped = np.clip(x, low, high)
-    _refuse_constant(clipped)
-    mean, std = float(clipped.mean(dtype=np.float64)), float(clipped.std(dtype=np.float64))
-    air = low + rule.air * (high - low)
-    return ((clipped - mean) / std).astype(np.float32), float((air - mean) / std)
-
-
-def _levels(
-    x: FloatArray, rule: IntensityRule, stored: np.dtype[Any]
-) -> tuple[float, float, float]:
-    """Raw values that become 0 and 1, and the raw level of air."""
-    if rule.kind == "window":
-        return rule.low, rule.high, rule.air
-    if stored.kind in "iu":
-        bottom, top = float(np.iinfo(stored).min), float(np.iinfo(stored).max)
-    else:
-        bottom, top = float(x.min()), float(x.max())
-        _refuse_constant(x)
-    low, high = (bottom + share * (top - bottom) for share in (rule.low, rule.high))
-    return low, high, low + rule.air * (high - low)
-
-
-def _refuse_constant(x_DHW: FloatArray) -> None:
-    if x_DHW.max() - x_DHW.min() <= 0:
-        raise ReadError("constant", "all voxels have one value after the intensity rule")

@@ -99,6 +99,10 @@ REASONS: dict[str, Meaning] = {
     # geometry
     "bad_geometry": Meaning("orientation, position or spacing is missing or impossible", HEADER),
     "geometry_unknown": Meaning("the file does not say where its voxels lie", HEADER),
+    "spacing_unknown": Meaning(
+        "the picture does not say how large its pixels are",
+        "scale pictures by size_px instead of spacing_mm",
+    ),
     "gap": Meaning(
         "slices are missing, and spacing is never averaged over a gap",
         "find the missing slices, or index with --gaps split or resample",

@@ -21,6 +21,7 @@ from typing import Literal
 from pydantic import Field
 
 from medssl.core.config import Config
+from medssl.core.geometry import Plane
 
 Share = tuple[float, float]
 MaskKind = Literal["random", "block", "column", "blocks"]
@@ -129,7 +130,7 @@ class ViewSpec(Config):
     style: Share | None = None
     """Batch style standardisation: side of the window of low frequencies whose amplitudes all
     samples of a step share, as a share of the spectrum, drawn between these (per view index)."""
-    plane: Literal["acquired", "axial", "coronal", "sagittal"] = "acquired"
+    plane: Plane = "acquired"
     """Slices of volumes for image encoders; ``acquired`` = across the largest spacing."""
 
 

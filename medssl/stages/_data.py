@@ -57,17 +57,24 @@ class ViewDataset(Dataset[dict[str, Any]]):
         raise BudgetExceededError(what, fix="delete the store folder; it will be rebuilt")
 
     def _views(self, entry: Entry, rng: np.random.Generator) -> list[dict[str, Any]]:
-        labelled = len(entry.foreground) > 0
         source = Source(
             read=partial(self.store.read, entry.key),
             shape_DHW=entry.shape[1:],
-            spacing_mm=entry.spacing_mm,
+            spacing_mm=_spacing(entry),
             air=entry.air,
             fill=entry.fill,
-            read_labels=partial(self._labels, entry.key) if labelled else None,
+            modality=entry.modality,
+            read_labels=partial(self._labels, entry.key) if entry.labelled else None,
             foreground=entry.foreground,
         )
         return build_views(self.spec, rng, source)
 
     def _labels(self, key: str, start: tuple[int, ...], stop: tuple[int, ...]) -> Any:
         return self.store.read_labels(key, start, stop)[None]
+
+
+def _spacing(entry: Entry) -> tuple[float, ...]:
+    """Of three axes; pixels of unknown size are taken as square, so lengths are in pixels."""
+    if entry.spacing_mm is None:
+        return 1.0, 1.0, 1.0
+    return entry.spacing_mm if len(entry.spacing_mm) == 3 else (1.0, *entry.spacing_mm)

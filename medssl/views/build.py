@@ -12,6 +12,7 @@ import numpy.typing as npt
 from medssl.core.masks import draw_mask, jepa_blocks
 from medssl.core.viewspec import View, ViewSpec
 from medssl.views.intensity import apply_intensity, draw_intensity
+from medssl.views.planes import across, cut_axis, place_in_record
 from medssl.views.spatial import CropDraw, Read, Region, apply_crop, draw_crop
 
 # Draws until a crop with enough tissue is found; the fullest is taken then.
@@ -43,7 +44,18 @@ class Source:
 
 
 def build_views(spec: ViewSpec, rng: np.random.Generator, source: Source) -> list[dict[str, Any]]:
-    """All views of a sample, in the order of the spec; see :mod:`medssl.core.viewspec`."""
+    """All views of a sample, in the order of the spec; see :mod:`medssl.core.viewspec`.
+
+    Views with two axes are slices of a volume, across the axis of ``spec.plane``.
+    """
+    axis = cut_axis(spec, source)
+    views = _views(spec, rng, across(source, axis))
+    for view in views:
+        view["place"] = place_in_record(view["place"], axis)
+    return views
+
+
+def _views(spec: ViewSpec, rng: np.random.Generator, source: Source) -> list[dict[str, Any]]:
     first = spec.views[0]
     anchor, x = _anchor(spec, rng, source)
     views = [_finish(first, rng, source, anchor, x)]

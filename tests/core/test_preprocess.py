@@ -6,9 +6,9 @@ from scipy import ndimage
 
 from medssl.core.errors import ReadError
 from medssl.core.geometry import Geometry
+from medssl.core.intensity import normalise
 from medssl.core.preprocess import (
     Contract,
-    normalise,
     prepare,
     prepare_labels,
     resize_linear,
