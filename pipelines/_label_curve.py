@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +13,7 @@ import medssl
 from medssl.core.errors import UsageError
 from medssl.core.seeding import generator
 from medssl.stages._paired import dice_difference, mean_dice
+from pipelines._ledger import missing, read_rows, run_missing
 from pipelines._msd import link_cases
 
 
@@ -105,7 +103,6 @@ class Curve:
         card = json.loads((run.out / "model" / "card.json").read_text(encoding="utf-8"))
         dice = json.loads(self.metrics(job).read_text(encoding="utf-8"))["dice"]
         return {
-            **job._asdict(),
             "cases_digest": card["provenance"]["cases_digest"],
             **{key: dice[key] for key in ("mean", "low", "high", "n")},
         }
@@ -148,7 +145,7 @@ class Curve:
     def _by_seed(
         self, labels: Sequence[int], seeds: Sequence[int], steps: Sequence[int]
     ) -> list[str]:
-        ledger = self._ledger()
+        ledger = read_rows(self.out / "ledger.jsonl")
         rows = {tuple(row[k] for k in Job._fields): row["mean"] for row in ledger}
         refuse_different_cases(ledger)
         lines = ["By seed, scratch → pretrained:", ""]
@@ -160,16 +157,6 @@ class Curve:
                 ]
                 lines.append(f"- {n} labelled, {k} steps: {', '.join(pairs)}")
         return lines
-
-    def _ledger(self) -> list[dict[str, Any]]:
-        path = self.out / "ledger.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return [json.loads(line) for line in lines]
-
-    def missing(self, plan: Sequence[Job]) -> list[Job]:
-        """Jobs of the plan without a row in the ledger."""
-        done = {tuple(row[k] for k in Job._fields) for row in self._ledger()}
-        return [job for job in plan if tuple(job) not in done]
 
 
 def refuse_different_cases(ledger: Sequence[dict[str, Any]]) -> None:
@@ -188,28 +175,11 @@ def refuse_different_cases(ledger: Sequence[dict[str, Any]]) -> None:
 
 
 def run_jobs(curve: Curve, plan: Sequence[Job], jobs: int) -> None:
-    """Run the missing jobs; each finished one adds its row to the ledger at once."""
-    missing = curve.missing(plan)
-    for labels, seed in {(job.labels, job.seed) for job in missing}:
-        curve.labelled(labels, seed)  # before the jobs start: both arms read it
+    """Run the missing jobs."""
     ledger = curve.out / "ledger.jsonl"
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
-        futures = [pool.submit(Curve.finish, curve, job) for job in missing]
-        for future in as_completed(futures):
-            if future.exception():
-                continue  # the others still count; raised below
-            with ledger.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(future.result()) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-    for future in futures:
-        future.result()
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+    for labels, seed in {(job.labels, job.seed) for job in missing(ledger, plan)}:
+        curve.labelled(labels, seed)  # before the jobs start: both arms read it
+    run_missing(ledger, plan, curve.finish, jobs)
 
 
 def _cell(interval: Any, sign: str = "") -> str:

@@ -32,7 +32,7 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 # Pipelines that time or check single rooms.
-MEASURING = ("bench_", "check_", "_references", "gpu_check", "_video_", "_scenes")
+MEASURING = ("bench_", "_bench_", "check_", "_references", "gpu_check", "_video_", "_scenes")
 TORCH = {"torch", "torchvision", "lightning", "monai", "timm", "segmentation_models_pytorch"}
 TORCH_FREE = {"readers", "archive", "cli"}
 

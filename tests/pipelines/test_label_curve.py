@@ -6,6 +6,7 @@ import pytest
 
 from medssl.core.errors import UsageError
 from pipelines._label_curve import Curve, Job, refuse_different_cases
+from pipelines._ledger import missing
 from pipelines._msd import runs_of_numbers
 
 POOL = runs_of_numbers([f"h_{n:03d}" for n in (1, 2, 3, 5, 8, 9, 12, 14, 16)])
@@ -51,5 +52,6 @@ def test_finished_jobs_are_not_run_again(curve):
     plan = [Job("scratch", 2, seed, 300) for seed in range(3)]
     curve.out.mkdir()
     row = {**plan[1]._asdict(), "mean": 0.5}
-    (curve.out / "ledger.jsonl").write_text(json.dumps(row) + "\n")
-    assert curve.missing(plan) == [plan[0], plan[2]]
+    ledger = curve.out / "ledger.jsonl"
+    ledger.write_text(json.dumps(row) + "\n")
+    assert missing(ledger, plan) == [plan[0], plan[2]]

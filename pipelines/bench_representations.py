@@ -1,0 +1,174 @@
+"""Which objective learns what: frozen features against random weights, equal samples seen.
+
+One row of ``ledger.jsonl`` per pretraining; an interrupted run goes on where it stopped.
+
+    python -m pipelines.bench_representations --data DATA --out runs/representations --jobs 2
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+import medssl
+from medssl.core.config import Component, config_root, read_yaml
+from medssl.core.registry import OBJECTIVES
+from medssl.core.seeding import seed_everything
+from medssl.encoders._base import Encoder, build_encoder
+from medssl.encoders.card import build_from_card, load_card, part_of
+from pipelines._bench_report import report
+from pipelines._bench_sets import Set, sets
+from pipelines._ledger import run_missing
+
+RANDOM = "random"
+RESULTS = Path(__file__).parents[1] / "docs" / "results" / "representations.md"
+# With three seeds; the others have one.
+THRICE = ("mae", "dino", "simclr", "barlow")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How a set is pretrained on: the same for every objective.
+
+    Attributes:
+        encoder: convolutional; ``token_encoder`` for objectives that hide patches.
+        samples: seen in pretraining.
+    """
+
+    encoder: dict[str, Any]
+    token_encoder: dict[str, Any]
+    samples: int
+    batch_size: int
+
+
+def _vit(patch_px: int, size_px: int) -> dict[str, Any]:
+    return {"name": "timm/vit_tiny_patch16_224", "patch_size": patch_px, "img_size": size_px}
+
+
+RESNET = {"name": "timm/resnet18"}
+BUDGETS = {
+    "hippocampus": Budget({"name": "resenc-xs"}, {"name": "vit3d-xs"}, 2_400, 16),
+    "pneumoniamnist": Budget(RESNET, _vit(4, 32), 20_000, 64),
+    "polyps": Budget(RESNET, _vit(8, 96), 4_000, 32),
+}
+# Masking patches of a picture is a transformer's task; volumes are masked in blocks.
+PATCHES = {"hippocampus": {"jepa"}, "*": {"mae", "simmim", "ibot", "sit", "jepa"}}
+
+
+class Job(NamedTuple):
+    """One pretraining, or random weights, on one set."""
+
+    set: str
+    encoder: str
+    objective: str
+    seed: int
+
+
+def plan(names: list[str]) -> list[Job]:
+    """Seed 0 of everything first."""
+    jobs = []
+    for seed in range(3):
+        for name in names:
+            budget = BUDGETS[name]
+            encoders = (budget.encoder["name"], budget.token_encoder["name"])
+            jobs += [Job(name, encoder, RANDOM, seed) for encoder in encoders]
+            wanted = [o for o in OBJECTIVES.names() if seed == 0 or o in THRICE]
+            jobs += [Job(name, _encoder(name, o)["name"], o, seed) for o in wanted]
+    return jobs
+
+
+def work(job: Job, data: Path, out: Path, smoke: bool) -> dict[str, Any]:
+    """Pretrain and score; returns the ledger's row."""
+    one = next(found for found in sets(data) if found.name == job.set)
+    start_s = time.perf_counter()
+    encoder = _random(one, job) if job.objective == RANDOM else _pretrained(one, job, out, smoke)
+    pretrain_s = time.perf_counter() - start_s
+    score = one.score(encoder, job.seed)
+    seen = 0 if job.objective == RANDOM else BUDGETS[job.set].samples
+    return {"samples": seen, "seconds": round(pretrain_s, 1), **vars(score)}
+
+
+def _random(one: Set, job: Job) -> Encoder:
+    seed_everything(job.seed)
+    budget = BUDGETS[job.set]
+    [options] = [e for e in (budget.encoder, budget.token_encoder) if e["name"] == job.encoder]
+    component = Component.model_validate(options)
+    return build_encoder(component.name, component.options, one.channels)
+
+
+def _pretrained(one: Set, job: Job, out: Path, smoke: bool) -> Encoder:
+    budget = BUDGETS[job.set]
+    folder = out / f"{job.set}_{job.objective}_seed{job.seed}"
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+    shipped = (config_root() / "pretrain" / f"{job.objective}.yaml").is_file()
+    name = job.objective if shipped else None
+    steps = 2 if smoke else budget.samples // budget.batch_size
+    values, _ = read_yaml("pretrain", name)
+    run = medssl.pretrain(
+        config=name,
+        data=out / "catalogs" / job.set,
+        out=folder,
+        store=out / "store" / job.set,
+        objective=values.get("objective", job.objective),
+        encoder=_encoder(job.set, job.objective),
+        channels=one.channels,
+        crop=list(one.size),
+        steps=steps,
+        batch_size=budget.batch_size,
+        warmup=steps // 10,
+        check_every=steps,
+        precision="32-true",
+        seed=job.seed,
+        quiet=True,
+        **({"size_px": [*one.size]} if len(one.size) == 2 else {}),
+    )
+    card, weights = load_card(run.out)
+    encoder = build_from_card(card)
+    encoder.load_state_dict(part_of(weights, "encoder"), strict=True)
+    shutil.rmtree(run.out / "checkpoints")
+    return encoder
+
+
+def _encoder(name: str, objective: str) -> dict[str, Any]:
+    patches = PATCHES.get(name, PATCHES["*"])
+    budget = BUDGETS[name]
+    return budget.token_encoder if objective in patches else budget.encoder
+
+
+def _index(one: Set, out: Path) -> None:
+    catalog = out / "catalogs" / one.name
+    if catalog.is_dir():
+        return
+    folder = one.train_folder(out / "pictures" / one.name)
+    split = {"train": 1.0, "val": 0.0, "test": 0.0}
+    medssl.index(archive=folder, out=catalog, split=split, modality=one.modality)
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder of the three sets.")],
+    out: Annotated[Path, typer.Option(help="Where the runs go.")],
+    jobs: Annotated[int, typer.Option(help="Trainings at a time, one thread each.")] = 1,
+    smoke: Annotated[bool, typer.Option(help="Two steps each: shows that it runs.")] = False,
+    only: Annotated[str, typer.Option(help="One set alone.")] = "",
+    results: Annotated[Path, typer.Option(help="Markdown file to write.")] = RESULTS,
+) -> None:
+    """Run what is missing, then write the table."""
+    found = [one for one in sets(data) if only in {"", one.name}]
+    for one in found:
+        _index(one, out)
+    ledger = out / "ledger.jsonl"
+    jobs_wanted = plan([one.name for one in found])
+    run_missing(ledger, jobs_wanted, partial(work, data=data, out=out, smoke=smoke), jobs)
+    report(ledger, {one.name: one.measure for one in found}, results)
+    typer.echo(json.dumps({"wrote": str(results)}))
+
+
+if __name__ == "__main__":
+    typer.run(main)
