@@ -1,13 +1,10 @@
-"""Projection and prediction heads: small MLPs between an encoder and its loss.
-
-B batch, D width.
-"""
+"""Projection and prediction heads: small MLPs between an encoder and its loss."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from medssl.objectives._parts.norm import BatchNorm
 
@@ -53,11 +50,6 @@ class Projector(nn.Sequential):
         if last_norm:
             parts += make_norm(norm, out, affine=False)
         super().__init__(*parts)
-
-    def forward(self, x_BD: Tensor) -> Tensor:
-        """(B, width) -> (B, out)."""
-        out: Tensor = super().forward(x_BD)
-        return out
 
 
 def make_norm(norm: Norm, width: int, *, affine: bool = True) -> list[nn.Module]:
