@@ -9,6 +9,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from medssl.evaluation.health import STATES
+
 _SHOWN = (
     ("loss", "loss {:.4f}"),
     ("val_dice", "val Dice {:.3f}"),
@@ -51,6 +53,8 @@ class TrainingLine:
         """Show the newest figures."""
         self.shown.update(values)
         shown = [form.format(self.shown[key]) for key, form in _SHOWN if key in self.shown]
+        if "health/state" in self.shown:
+            shown.append(STATES[int(self.shown["health/state"])])
         line = "  ".join(shown)
         self.progress.update(self.bar, completed=step, line=line)
         tenth = 10 * step // self.steps

@@ -37,7 +37,7 @@ MAX_AUTO_CROP = 96
 # Fields that may differ between a run and its continuation.
 _FREE_FIELDS = {
     "data", "out", "store", "init", "workers", "devices", "accelerator", "strategy", "log_every",
-    "resume", "overwrite", "quiet",
+    "resume", "overwrite", "quiet", "health", "stop_on_collapse",
 }  # fmt: skip
 
 

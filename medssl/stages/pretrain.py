@@ -33,6 +33,7 @@ from medssl.encoders._base import build_encoder
 from medssl.encoders.card import Card, assert_reloads, save_model
 from medssl.stages import _train, index
 from medssl.stages._data import STORE_CHUNK, ViewDataset
+from medssl.stages._health import watch
 
 # As many records may fail whatever their share: a small archive may hold a few bad files.
 _FEW = 10
@@ -51,6 +52,10 @@ class PretrainConfig(_train.TrainConfig):
     channels: int = 1
     splits: tuple[Literal["train", "val"], ...] = ("train",)
     """Patient splits to learn from."""
+    health: bool = True
+    """Look for signs of collapse every ``check_every`` steps (``health.jsonl``)."""
+    stop_on_collapse: bool = False
+    """Stop when they say so."""
 
 
 def run(config: PretrainConfig) -> Run:
@@ -87,7 +92,11 @@ def run(config: PretrainConfig) -> Run:
     dataset = ViewDataset(store, entries, task.views(), config.seed)
     passes = partial(dataset.whole_pass, config.batch_size)
     training = _train.Training(config, fabric, run, task, dataset, identity, passes)
-    kept: Any = _train.train(training)
+    monitors = []
+    if config.health:
+        setting = Setting(crop=card.patch_size, records=len(entries))
+        monitors = [watch(training, setting, stop=config.stop_on_collapse)]
+    kept: Any = _train.train(training, monitors)
     if not fabric.is_global_zero:
         return run
     parts = {"encoder": kept.encoder, **({"decoder": kept.decoder} if kept.decoder else {})}

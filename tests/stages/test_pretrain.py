@@ -79,7 +79,8 @@ def weights(run):
 
 def losses(run):
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    return {row["step"]: row["loss"] for row in map(json.loads, lines)}
+    rows = map(json.loads, lines)
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +156,8 @@ def test_full_disk_exits_6_and_keeps_the_last_checkpoint(catalog, tmp_path):
 def test_run_holds_what_the_house_promises(undisturbed):
     names = {path.name for path in undisturbed.iterdir()}
     assert names == {
-        "checkpoints", "config.yaml", "metrics.jsonl", "model", "resolved.yaml", "run.json",
-        "tensorboard",
+        "checkpoints", "config.yaml", "health.jsonl", "metrics.jsonl", "model", "resolved.yaml",
+        "run.json", "tensorboard",
     }  # fmt: skip
     report = json.loads((undisturbed / "run.json").read_text())
     assert report["records"] == 4
