@@ -1,0 +1,126 @@
+"""Dense decoders of image encoders: layers of segmentation-models-pytorch on our features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from segmentation_models_pytorch.decoders.dpt.decoder import ReassembleBlock, ResidualConvBlock
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+from torch import Tensor, nn
+
+from medssl.core.features import Features
+from medssl.encoders._base import Decoder, refuse_decoder
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Channels and strides (pixels) of a pyramid's maps, fine to coarse."""
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def hierarchical(self) -> bool:
+        """Whether strides grow and are powers of two."""
+        two = all(s & (s - 1) == 0 for s in self.strides)
+        return two and self.strides[0] < self.strides[-1]
+
+
+def image_decoder(maps: Maps, out_channels: int, name: str) -> Decoder:
+    """The decoder called ``name`` for these maps; ``auto`` is the first that fits.
+
+    Raises:
+        ConfigError: no such decoder for these maps.
+    """
+    kinds = _DECODERS if maps.hierarchical else {"dpt": DPT2D}
+    if name == "auto":
+        name = next(iter(kinds))
+    if name not in kinds:
+        raise refuse_decoder(name, tuple(kinds))
+    return kinds[name](maps, out_channels)
+
+
+class Steps:
+    """The deepest map of each stride 2, 4, 8 ...; levels without one are empty (0 channels)."""
+
+    def __init__(self, maps: Maps) -> None:
+        last = {stride: i for i, stride in enumerate(maps.strides)}
+        self.depth = max(maps.strides).bit_length() - 1
+        self.taps = [last.get(2**level) for level in range(1, self.depth + 1)]
+        self.channels = [0 if tap is None else maps.channels[tap] for tap in self.taps]
+
+    def __call__(self, x: Tensor, features: Features) -> list[Tensor]:
+        """The picture, then one map per halving."""
+        levels = [x]
+        for level, tap in enumerate(self.taps, start=1):
+            size = (x.shape[2] >> level, x.shape[3] >> level)
+            empty = x.new_empty(len(x), 0, *size)
+            levels.append(empty if tap is None else features.pyramid[tap])
+        return levels
+
+
+class UNet2D(Decoder):
+    """U-Net's upward path (Ronneberger et al. 2015)."""
+
+    last_layer = "out"
+
+    def __init__(self, maps: Maps, out_channels: int) -> None:
+        super().__init__()
+        self.steps = Steps(maps)
+        depth = self.steps.depth
+        widths = [256, 128, 64, 32, 16][-depth:]
+        self.net = UnetDecoder([0, *self.steps.channels], widths, depth)
+        self.out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor, features: Features) -> Tensor:
+        out: Tensor = self.out(self.net(self.steps(x, features)))
+        return out
+
+
+class DPT2D(Decoder):
+    """Four hidden states of a plain transformer, reassembled at four sizes and fused.
+
+    Source: Ranftl et al. 2021, without the class token.
+    """
+
+    last_layer = "out"
+
+    def __init__(self, maps: Maps, out_channels: int, features: int = 128) -> None:
+        super().__init__()
+        depth = len(maps.channels)
+        self.taps = [max(depth * quarter // 4 - 1, 0) for quarter in (1, 2, 3, 4)]
+        # Sizes relative to the token grid.
+        self.lifts = nn.ModuleList(
+            ReassembleBlock(maps.channels[tap], features, features, factor)
+            for tap, factor in zip(self.taps, (4, 2, 1, 0.5), strict=True)
+        )
+        self.befores = nn.ModuleList(ResidualConvBlock(features) for _ in self.taps)
+        self.afters = nn.ModuleList(ResidualConvBlock(features) for _ in self.taps)
+        self.smooth = nn.Sequential(
+            nn.Conv2d(features, features // 2, 3, padding=1, bias=False),
+            nn.BatchNorm2d(features // 2),
+            nn.ReLU(inplace=True),
+        )
+        self.out = nn.Conv2d(features // 2, out_channels, 1)
+
+    def forward(self, x: Tensor, features: Features) -> Tensor:
+        lifted = [
+            lift(features.pyramid[tap]) for lift, tap in zip(self.lifts, self.taps, strict=True)
+        ]
+        y = torch.zeros_like(lifted[-1])
+        for level in (3, 2, 1, 0):
+            size = lifted[level].shape[2:]
+            y = self.befores[level](lifted[level]) + _resized(y, size)
+            y = self.afters[level](y)
+        half = _resized(y, [(side + 1) // 2 for side in x.shape[2:]])
+        out: Tensor = _resized(self.out(self.smooth(half)), x.shape[2:])
+        return out
+
+
+def _resized(x_BCHW: Tensor, size: Sequence[int]) -> Tensor:
+    return nn.functional.interpolate(x_BCHW, list(size), mode="bilinear", align_corners=False)
+
+
+_DECODERS: dict[str, type[UNet2D | DPT2D]] = {"unet": UNet2D}
