@@ -1,0 +1,42 @@
+"""Two full views and some small ones of each sample (Caron et al. 2020)."""
+
+from __future__ import annotations
+
+import math
+
+from medssl.core.errors import ConfigError
+from medssl.core.viewspec import MaskSpec, View, ViewSpec
+from medssl.encoders._base import Encoder
+from medssl.objectives._parts.views import ViewOptions
+
+FULL = 2
+
+
+def multi_crop(
+    options: ViewOptions,
+    crop: tuple[int, ...],
+    small: tuple[int, ...],
+    count: int,
+    mask: MaskSpec | None = None,
+) -> ViewSpec:
+    """Two views of size ``crop`` (with ``mask``), then ``count`` views of size ``small``."""
+    look = {"spatial": options.spatial, "intensity": options.intensity}
+    views = [View(crop=crop, count=FULL, mask=mask, **look)]
+    if count:
+        views.append(View(crop=small, count=count, **look))
+    return ViewSpec(
+        views=tuple(views), overlap=options.overlap, min_tissue=0.2, style=options.style
+    )
+
+
+def small_crop(encoder: Encoder, crop: tuple[int, ...], share: float) -> tuple[int, ...]:
+    """``share`` of each side, rounded up to what the encoder takes; at worst the full crop."""
+    sides = [
+        min(math.ceil(share * side / multiple) * multiple, side)
+        for side, multiple in zip(crop, encoder.size_multiple, strict=True)
+    ]
+    try:
+        encoder.check_size(tuple(sides))
+    except ConfigError:  # e.g. nothing would be left at the deepest level
+        return crop
+    return tuple(sides)
