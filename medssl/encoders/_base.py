@@ -86,8 +86,13 @@ class Encoder(nn.Module):
         """Refuse a crop the encoder cannot work on.
 
         Raises:
-            ConfigError: if a side is no multiple of ``size_multiple``.
+            ConfigError: if a side is no multiple of ``size_multiple``, or the number of axes is
+                another.
         """
+        if len(size) != len(self.size_multiple):
+            example = (224, 224) if len(self.size_multiple) == 2 else (96, 96, 96)
+            what = f"crop has {len(size)} sides, the encoder takes {len(self.size_multiple)}"
+            raise ConfigError(what, fix=f"e.g. crop={list(example)}".replace(", ", ","))
         if any(s % m for s, m in zip(size, self.size_multiple, strict=True)):
             near = [max(m, round(s / m) * m) for s, m in zip(size, self.size_multiple, strict=True)]
             raise ConfigError(

@@ -31,8 +31,8 @@ class Card(Versioned):
     contract: Contract
     modality: str
     """Modality assumed for files that do not state one."""
-    patch_size: tuple[int, int, int]
-    """Training crop in voxels (D, H, W); the window of sliding-window inference."""
+    patch_size: tuple[int, ...]
+    """Training crop, (D, H, W) voxels or (H, W) pixels; the window of sliding-window inference."""
     objective: str | None = None
     head: str | None = None
     labels: dict[int, str] = {}

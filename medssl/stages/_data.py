@@ -10,14 +10,20 @@ import numpy as np
 from torch.utils.data import Dataset, default_collate
 
 from medssl.archive.store import Entry, Store
-from medssl.core.errors import BudgetExceededError, ReadError
+from medssl.core.errors import BudgetExceededError, ConfigError, ReadError
+from medssl.core.geometry import plane_axis
 from medssl.core.seeding import generator
 from medssl.core.viewspec import ViewSpec
+from medssl.encoders._base import Encoder
 from medssl.training.data import record_at
 from medssl.views.build import Source, build_views
 
 # Records that a worker process prepares before it reports; fewer run in this process.
 STORE_CHUNK = 8
+# Largest automatic crop edge of a volume and of a picture.
+MAX_AUTO_CROP, MAX_AUTO_CROP_PX = 96, 224
+# Steps that a crop may grow to fit the encoder.
+_LARGER = 8
 # Replacements tried for one sample before the run stops.
 _REPLACEMENTS = 5
 
@@ -78,3 +84,37 @@ def _spacing(entry: Entry) -> tuple[float, ...]:
     if entry.spacing_mm is None:
         return 1.0, 1.0, 1.0
     return entry.spacing_mm if len(entry.spacing_mm) == 3 else (1.0, *entry.spacing_mm)
+
+
+def auto_crop(entries: Sequence[Entry], encoder: Encoder) -> tuple[int, ...]:
+    """The median record rounded up to what the encoder takes, at most ``MAX_AUTO_CROP`` voxels.
+
+    For an image encoder (H, W) of pictures and slices, at most ``MAX_AUTO_CROP_PX`` pixels.
+    """
+    flat = len(encoder.token_size) == 2
+    shapes = [_slice_shape(entry) if flat else entry.shape[1:] for entry in entries]
+    largest = MAX_AUTO_CROP_PX if flat else MAX_AUTO_CROP
+    sides = []
+    for axis, multiple in enumerate(encoder.size_multiple):
+        median = sorted(shape[axis] for shape in shapes)[len(shapes) // 2]
+        cap = max(largest // multiple, 1) * multiple
+        sides.append(min(-(-median // multiple) * multiple, cap))
+    return _accepted(tuple(sides), encoder)
+
+
+def _accepted(crop: tuple[int, ...], encoder: Encoder) -> tuple[int, ...]:
+    """The crop, or a larger one where the encoder needs it: small pictures are padded."""
+    for more in range(_LARGER):
+        larger = tuple(s + more * m for s, m in zip(crop, encoder.size_multiple, strict=True))
+        try:
+            encoder.check_size(larger)
+        except ConfigError:
+            continue
+        return larger
+    return crop
+
+
+def _slice_shape(entry: Entry) -> tuple[int, ...]:
+    picture = entry.shape[1] == 1
+    cut = 0 if picture else plane_axis("acquired", _spacing(entry))
+    return tuple(side for axis, side in enumerate(entry.shape[1:]) if axis != cut)

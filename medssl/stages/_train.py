@@ -18,12 +18,12 @@ from torch.utils.data import Dataset
 from medssl.archive._pool import usable_cpus
 from medssl.core.config import Component
 from medssl.core.errors import BudgetExceededError, ConfigError, UsageError
+from medssl.core.preprocess import Contract
 from medssl.core.runlog import Run
 from medssl.core.seeding import seed_everything
 from medssl.core.task import Passes, no_passes
 from medssl.core.taskmodule import TaskModule
-from medssl.encoders._base import Decoder, Encoder
-from medssl.encoders.card import Card, load_card, part_of
+from medssl.encoders.card import Card
 from medssl.stages._progress import TrainingLine
 from medssl.training.checkpoint import load_latest
 from medssl.training.data import StepSampler, loader
@@ -32,8 +32,6 @@ from medssl.training.loop import Loop, Monitor
 from medssl.training.optim import OptimConfig, build_optimizer
 from medssl.training.schedule import LoopConfig
 
-# Largest automatic crop edge, in voxels.
-MAX_AUTO_CROP = 96
 # Fields that may differ between a run and its continuation.
 _FREE_FIELDS = {
     "data", "out", "store", "init", "workers", "devices", "accelerator", "strategy", "log_every",
@@ -48,10 +46,16 @@ class TrainConfig(LoopConfig, OptimConfig):
     out: Path
     encoder: Component = Component(name="resenc-xs")
     seed: int = 0
-    crop: tuple[int, int, int] | None = None
-    """Voxels (D, H, W); default: the median volume, in steps the encoder can take, at most 96."""
+    crop: tuple[int, ...] | None = None
+    """Voxels (D, H, W), or pixels (H, W) for an image encoder; default: the median record, in
+    steps the encoder can take, at most 96 voxels or 224 pixels."""
     spacing_mm: tuple[float, float, float] | None = None
-    """Resample to this (D, H, W) spacing; default: each volume's own."""
+    """Resample to this (D, H, W) spacing; default: each record's own."""
+    size_px: int | None = Field(default=None, ge=1)
+    """Scale pictures until the shorter side has so many pixels; default: as they are."""
+    match_channels: bool = False
+    """Copy grey pictures to 3 channels, or turn colour to luminance, where an encoder of 3 or 1
+    channels needs it."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"] = "auto"
     devices: int = 1
@@ -132,53 +136,20 @@ def open_run(stage: str, config: TrainConfig, fabric: Fabric) -> Run:
     return Run.open(stage, config.out, resume=True)
 
 
-def auto_crop(shapes_DHW: list[tuple[int, ...]], encoder: Encoder) -> tuple[int, int, int]:
-    """The median volume rounded up to what the encoder takes, at most ``MAX_AUTO_CROP``."""
-    sides = []
-    for axis in range(3):
-        multiple = encoder.size_multiple[axis]
-        median = sorted(shape[axis] for shape in shapes_DHW)[len(shapes_DHW) // 2]
-        cap = max(MAX_AUTO_CROP // multiple, 1) * multiple
-        sides.append(min(-(-median // multiple) * multiple, cap))
-    return sides[0], sides[1], sides[2]
-
-
-def load_init(encoder: Encoder, decoder: Decoder, run: Path) -> dict[str, int]:
-    """Start from a run's weights: the encoder strictly, of the decoder all but the last layer.
+def contract_of(config: TrainConfig, channels: int) -> Contract:
+    """How records are prepared for an encoder of so many channels.
 
     Raises:
-        UsageError: if the encoders differ.
+        ConfigError: ``match_channels`` with a number that is neither grey nor colour.
     """
-    card, weights = load_card(run)
-    widened = widen_input(part_of(weights, "encoder"), encoder)
-    try:
-        encoder.load_state_dict(widened, strict=True)
-    except RuntimeError:
-        fix = f"encoder={card.encoder.name}"
-        raise UsageError("--init holds another encoder", where=str(run), fix=fix) from None
-    own = decoder.state_dict()
-    fitting = {
-        key: value
-        for key, value in part_of(weights, "decoder").items()
-        if key in own and own[key].shape == value.shape and not key.startswith(decoder.last_layer)
-    }
-    decoder.load_state_dict(fitting, strict=False)
-    return {"encoder_tensors": len(widened), "decoder_tensors": len(fitting)}
-
-
-def widen_input(weights: dict[str, torch.Tensor], encoder: Encoder) -> dict[str, torch.Tensor]:
-    """Weights trained on one channel, spread over the encoder's input channels.
-
-    Each channel gets 1/C of the kernel, so that C equal channels give the activations of one.
-    """
-    own = encoder.state_dict()
-    channels = encoder.in_channels
-    return {
-        key: value.repeat_interleave(channels, 1) / channels
-        if key in own and own[key].shape != value.shape and value.ndim == 5 and value.shape[1] == 1
-        else value
-        for key, value in weights.items()
-    }
+    if config.match_channels and channels not in (1, 3):
+        what = f"match_channels with {channels} channels"
+        raise ConfigError(what, fix="channels=1 (luminance) or channels=3 (colour)")
+    return Contract(
+        spacing_mm=config.spacing_mm,
+        size_px=config.size_px,
+        picture_channels=channels if config.match_channels else None,  # type: ignore[arg-type]
+    )
 
 
 @dataclass(frozen=True)

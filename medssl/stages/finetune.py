@@ -13,8 +13,9 @@ import rich
 
 from medssl.archive._digest import pixel_hash
 from medssl.archive._pool import map_items, usable_cpus
+from medssl.archive.cases import Case, refuse_leaks
 from medssl.archive.identity import hash_id, load_salt
-from medssl.archive.labelled import Case, Labelled, load_labelled, read_case
+from medssl.archive.labelled import Labelled, load_labelled, read_case
 from medssl.archive.quarantine import Ledger
 from medssl.archive.store import Entry, Store
 from medssl.core.config import Component, validate
@@ -32,7 +33,8 @@ from medssl.core.seeding import generator, seed_everything
 from medssl.encoders._base import build_encoder
 from medssl.encoders.card import Card, load_card, save_model
 from medssl.stages import _train
-from medssl.stages._data import STORE_CHUNK, ViewDataset
+from medssl.stages._data import STORE_CHUNK, ViewDataset, auto_crop
+from medssl.stages._init import load_init
 from medssl.stages._validation import DiceMonitor
 
 # With fewer labelled patients than this none is set aside: the last checkpoint counts.
@@ -120,10 +122,10 @@ def _task(
     seed_everything(config.seed)
     encoder = build_encoder(encoder_part.name, encoder_part.options, len(labelled.channels))
     decoder = encoder.make_decoder(len(labelled.labels))
-    loaded = _train.load_init(encoder, decoder, config.init) if config.init else {}
+    loaded = load_init(encoder, decoder, config.init) if config.init else {}
     module, _ = HEADS.module(config.task.name)
     options = validate(module.Config, config.task.options, where=f"head {config.task.name}")
-    crop = config.crop or _train.auto_crop([entry.shape[1:] for entry in entries], encoder)
+    crop = config.crop or auto_crop(entries, encoder)
     return module.Head(encoder, decoder, options, crop), loaded
 
 
@@ -132,7 +134,7 @@ def _card(
     labelled: Labelled,
     encoder_part: Component,
     contract: Contract,
-    crop: tuple[int, int, int],
+    crop: tuple[int, ...],
     entries: list[Entry],
 ) -> Card:
     return Card(
@@ -161,7 +163,7 @@ def choose_cases(labelled: Labelled, config: FinetuneConfig) -> Cases:
     with_label = [case for case in labelled.cases if case.label is not None]
     usable = [case for case in with_label if case.split != "test"]
     named = any(case.split == "val" for case in usable)
-    _refuse_leak(usable)
+    refuse_leaks(usable)
     pool = sorted({case.patient for case in usable if case.split != "val" or not named})
     order = [pool[i] for i in generator(config.seed, "labelled").permutation(len(pool))]
     wanted = len(order) if config.labelled is None else config.labelled
@@ -273,16 +275,6 @@ def _inherited(config: FinetuneConfig) -> tuple[Contract, Component]:
     if config.spacing_mm:
         contract = contract.model_copy(update={"spacing_mm": config.spacing_mm})
     return contract, card.encoder
-
-
-def _refuse_leak(cases: list[Case]) -> None:
-    splits: dict[str, set[str | None]] = {}
-    for case in cases:
-        splits.setdefault(case.patient, set()).add(case.split)
-    leaks = [patient for patient, named in splits.items() if len(named) > 1]
-    if leaks:
-        what = f"{len(leaks)} patients stand in more than one split"
-        raise UsageError(what, where=", ".join(leaks[:5]), fix="give each patient one split")
 
 
 def _digest(entries: list[Entry]) -> str:

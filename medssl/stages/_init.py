@@ -1,0 +1,49 @@
+"""Start from the weights of another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from medssl.core.errors import UsageError
+from medssl.encoders._base import Decoder, Encoder
+from medssl.encoders.card import load_card, part_of
+
+
+def load_init(encoder: Encoder, decoder: Decoder, run: Path) -> dict[str, int]:
+    """Start from a run's weights: the encoder strictly, of the decoder all but the last layer.
+
+    Raises:
+        UsageError: if the encoders differ.
+    """
+    card, weights = load_card(run)
+    widened = widen_input(part_of(weights, "encoder"), encoder)
+    try:
+        encoder.load_state_dict(widened, strict=True)
+    except RuntimeError:
+        fix = f"encoder={card.encoder.name}"
+        raise UsageError("--init holds another encoder", where=str(run), fix=fix) from None
+    own = decoder.state_dict()
+    fitting = {
+        key: value
+        for key, value in part_of(weights, "decoder").items()
+        if key in own and own[key].shape == value.shape and not key.startswith(decoder.last_layer)
+    }
+    decoder.load_state_dict(fitting, strict=False)
+    return {"encoder_tensors": len(widened), "decoder_tensors": len(fitting)}
+
+
+def widen_input(weights: dict[str, torch.Tensor], encoder: Encoder) -> dict[str, torch.Tensor]:
+    """Weights trained on one channel, spread over the encoder's input channels.
+
+    Each channel gets 1/C of the kernel, so that C equal channels give the activations of one.
+    """
+    own = encoder.state_dict()
+    channels = encoder.in_channels
+    return {
+        key: value.repeat_interleave(channels, 1) / channels
+        if key in own and own[key].shape != value.shape and value.ndim > 3 and value.shape[1] == 1
+        else value
+        for key, value in weights.items()
+    }

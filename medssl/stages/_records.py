@@ -1,0 +1,158 @@
+"""Which records of a catalog a pretraining learns from, and how they get into the store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from medssl.archive._digest import LOSSY, pixel_hash
+from medssl.archive._pool import map_items, usable_cpus
+from medssl.archive.catalog import Catalog
+from medssl.archive.store import Entry, Store
+from medssl.core.errors import (
+    BudgetExceededError,
+    MedsslError,
+    NothingUsableError,
+    ReadError,
+    ResourceError,
+)
+from medssl.core.preprocess import prepare
+from medssl.core.sample import Record
+from medssl.stages._data import STORE_CHUNK
+from medssl.stages._train import TrainConfig
+
+# As many records may fail whatever their share: a small archive may hold a few bad files.
+_FEW = 10
+
+
+def select(
+    records: list[Record],
+    config: TrainConfig,
+    *,
+    channels: int,
+    flat: bool,
+    splits: Collection[str],
+) -> tuple[list[Record], Counter[str]]:
+    """Records that may be learnt from; the others are counted by reason.
+
+    Args:
+        records: of the catalog.
+        config: how pictures are scaled and whether their channels are matched.
+        channels: of the encoder's input.
+        flat: the encoder takes pictures and slices, not volumes.
+        splits: allowed ones.
+
+    Raises:
+        NothingUsableError: none is left.
+    """
+    excluded: Counter[str] = Counter()
+    usable = []
+    for record in records:
+        reason = _reason_against(record, config, channels, flat)
+        if not reason and record.split not in splits:
+            reason = f"split_{record.split}"
+        if reason:
+            excluded[reason] += 1
+        else:
+            usable.append(record)
+    if not records:
+        raise NothingUsableError("no record is selected", fix="look at --where")
+    if not usable:
+        what = f"no usable record; excluded by reason: {dict(excluded)}"
+        raise NothingUsableError(what, fix=_advice(excluded))
+    return usable, excluded
+
+
+def _reason_against(record: Record, config: TrainConfig, channels: int, flat: bool) -> str:
+    if record.role != "image":
+        return f"role_{record.role}"
+    if record.kind != "volume" and not (flat and record.kind == "image"):
+        return f"kind_{record.kind}"
+    picture = record.kind == "image"
+    if not picture and record.affine is None:
+        return "geometry_unknown"
+    if picture and config.spacing_mm and not config.size_px and record.spacing_mm is None:
+        return "spacing_unknown"
+    matched = picture and config.match_channels and record.shape[0] in (1, 3)
+    return "" if matched or record.shape[0] == channels else f"channels_{record.shape[0]}"
+
+
+def _advice(excluded: Counter[str]) -> str:
+    [(reason, _)] = excluded.most_common(1)
+    if reason == "kind_image":
+        return "pictures need an image encoder, e.g. encoder=timm/resnet18"
+    if reason.startswith("channels_"):
+        count = reason.removeprefix("channels_")
+        return f"channels={count}, or match_channels=true for grey and colour pictures together"
+    return ""
+
+
+def fill_store(catalog: Catalog, records: list[Record], store: Store, budget: float) -> None:
+    """Preprocess what is not stored yet; failures go to the catalog's ledger.
+
+    Raises:
+        NothingUsableError: if all records fail.
+        BudgetExceededError: if more than a few and more than a share of ``budget`` of them fail.
+    """
+    missing = [record for record in records if store_key(store, record) not in store]
+    prepare_one = Preparation(catalog.folder, store)
+    hashes: dict[str, str] = {}
+    failed = 0
+    for record, result in map_items(
+        prepare_one, missing, workers=min(usable_cpus(), 8), chunk=STORE_CHUNK
+    ):
+        if isinstance(result, MedsslError) and not isinstance(result, ReadError):
+            raise result
+        if isinstance(result, ReadError):
+            failed += 1
+            catalog.ledger.add(record.record_id, "store", result.reason, result.what)
+        else:
+            hashes[record.record_id] = result
+    catalog.ledger.save()
+    catalog.add_pixel_hashes(hashes)
+    if failed == len(records):
+        what = f"none of {failed} records can be used"
+        raise NothingUsableError(what, fix="the catalog's quarantine.jsonl says why")
+    if failed > max(_FEW, budget * len(records)):
+        what = f"{failed} of {len(records)} records failed, budget {budget:.1%}"
+        fix = "look at quarantine.jsonl, or raise failure_budget"
+        raise BudgetExceededError(what, fix=fix)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Reads, preprocesses and stores one record; returns its pixel hash. Picklable."""
+
+    catalog: Path
+    store: Store
+
+    def __call__(self, record: Record) -> str:
+        sample = Catalog.open(self.catalog).sample(record)
+        try:
+            array = sample.array
+        except ResourceError as error:  # one file beyond the cap, not a machine without memory
+            raise ReadError("too_large", error.what) from error
+        prepared = prepare(array, sample.geometry, record.modality, self.store.contract)
+        pixels = pixel_hash(array, lossy=LOSSY in record.flags)
+        self.store.put(store_key(self.store, record), prepared, pixels)
+        return pixels
+
+
+def store_key(store: Store, record: Record) -> str:
+    """Name of a record in the store."""
+    return store.key(record.record_id, record.fingerprint, record.modality)
+
+
+def stored(records: list[Record], store: Store) -> list[Entry]:
+    """Entries of the records in the store, each picture once, in an order free of the salt."""
+    keys = [store_key(store, record) for record in records]
+    entries = {e.pixel_hash: e for e in (store.entry(key) for key in keys if key in store)}
+    return [entries[name] for name in sorted(entries)]
+
+
+def digest(entries: list[Entry]) -> str:
+    """One hash for a set of records."""
+    return hashlib.sha256("".join(e.pixel_hash for e in entries).encode()).hexdigest()[:16]
