@@ -13,8 +13,8 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy.typing as npt
 from medssl.archive._dicom_pairs import pair_dicom
 from medssl.archive._label_checks import check_grid, check_space, check_values
 from medssl.archive._label_names import MAX_LABEL, labels_in, numbered
+from medssl.archive.cases import Case, row_case, unique_names
 from medssl.archive.datasets import FILE_NAME, channel_names, modality_of, read_json
 from medssl.archive.identity import case_stem
 from medssl.core.errors import ReadError, UsageError
@@ -32,29 +33,6 @@ from medssl.readers._base import Found
 from medssl.readers._dispatch import sample
 from medssl.readers._read import record
 from medssl.readers.labels import LabelMap, drawn_names, label_record, labels_on_grid
-
-_SPLITS = {"train", "val", "test"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One labelled (or, without label, test) scan.
-
-    Attributes:
-        name: unique within the data set; names the case's files.
-        images: one file (or DICOM folder) per channel, or one 4D file.
-        label: label map on the grid of the images.
-        patient: raw patient id; cases of one patient stay together.
-        split: ``train``, ``val``, ``test``, or ``None`` where the data set does not say.
-        record: the DICOM volume that ``images`` are the files of; ``None`` = read by path.
-    """
-
-    name: str
-    images: tuple[Path, ...]
-    label: Path | None
-    patient: str
-    split: str | None = None
-    record: Found | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,9 +178,8 @@ def _from_csv(path: Path) -> Labelled:
     if not {"image", "label"} <= columns:
         fix = "first line: image,label[,patient,split]"
         raise UsageError("the table has no rows with image and label", where=str(path), fix=fix)
-    cases = [_csv_case(row, path, number) for number, row in enumerate(rows, start=2)]
-    times = Counter(case.name for case in cases)
-    cases = [c if times[c.name] == 1 else replace(c, name=_long_name(c, path)) for c in cases]
+    cases = [row_case(row, path, number) for number, row in enumerate(rows, start=2)]
+    cases = unique_names(cases, path)
     for case in cases:
         if case.label is not None:
             _check_file(case.label)
@@ -241,25 +218,6 @@ def _dicom_case(image: Found, label: Found | None, folder: Path) -> Case:
         patient=image.patient or image.study or str(place),
         record=image,
     )
-
-
-def _csv_case(row: Mapping[str, str | None], path: Path, number: int) -> Case:
-    image, label = (row.get("image") or "").strip(), (row.get("label") or "").strip()
-    split = (row.get("split") or "").strip() or None
-    where = f"{path} line {number}"
-    if not image:
-        raise UsageError("a row names no image", where=where)
-    if split is not None and split not in _SPLITS:
-        raise UsageError(f"split is '{split}'", where=where, fix="train, val, test or empty")
-    name = case_stem(Path(image))
-    patient = (row.get("patient") or "").strip() or name
-    file = path.parent / label if label else None
-    return Case(name=name, images=(path.parent / image,), label=file, patient=patient, split=split)
-
-
-def _long_name(case: Case, path: Path) -> str:
-    relative = case.images[0].relative_to(path.parent)
-    return "_".join((*relative.parts[:-1], case.name))
 
 
 def _case(name: str, images: tuple[Path, ...], label: Path | None, split: str | None) -> Case:

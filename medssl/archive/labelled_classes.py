@@ -1,0 +1,244 @@
+"""Data sets with a class per scan or picture: a table, or a folder per class.
+
+- CSV: columns ``image,label[,patient,split]``; the label is the name of a class, paths are
+  relative to the table, an image may be the folder of a DICOM series. A row without a label is not
+  used.
+- Folders: ``<class>/...`` or ``{train,val,test}/<class>/...``; every readable scan or picture at
+  any depth below a class has it.
+
+Patients: the column; else DICOM ids or a BIDS ``sub-`` folder; else every image is its own patient
+(names repeat from folder to folder and say nothing). Names of classes are the user's own: they go
+into the model's card and the results, into no ledger or log.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from medssl.archive.cases import SPLITS, Case, refuse_leaks, row_case, unique_names
+from medssl.archive.datasets import FILE_NAME
+from medssl.archive.identity import patient_of
+from medssl.archive.labelled import Labelled
+from medssl.archive.scan import scan_folder
+from medssl.core.errors import ReadError, UsageError
+from medssl.readers._base import Found
+from medssl.readers._read import record
+
+_HIDDEN = ("__MACOSX",)
+# One labelled image per class is a data set; as many classes as this many images are ids.
+_ONE_CLASS_EACH_FROM = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCase(Case):
+    """One scan or picture; ``target`` is the number of its class, ``None`` = not labelled."""
+
+    target: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledClasses(Labelled):
+    """A data set with classes; ``labels`` are numbered from 0 in the order of their names.
+
+    Attributes:
+        skipped: files and rows that are no labelled image, by kind.
+    """
+
+    cases: tuple[ClassCase, ...]
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A case and the name of its class; empty = none."""
+
+    case: Case
+    label: str
+
+
+def load_classes(data: Path) -> LabelledClasses:
+    """List the cases of a data set with classes.
+
+    Args:
+        data: a ``.csv`` file, a folder with one, or a folder of class folders.
+
+    Raises:
+        UsageError: no such layout, a missing file, an image with two classes, fewer than two
+            classes, class names that look alike, a patient in two splits.
+        ReadError: no image can be read; that of the first.
+    """
+    if data.is_file() and data.suffix.lower() == ".csv":
+        return load_class_table(data)
+    tables = sorted(data.glob("*.csv"))
+    if len(tables) == 1:
+        return load_class_table(tables[0])
+    if (data / FILE_NAME).is_file():
+        fix = "use --task segmentation, or give a table image,label with class names"
+        raise UsageError("dataset.json names label maps, not classes", where=str(data), fix=fix)
+    if not data.is_dir():
+        raise UsageError("the data set does not exist", where=str(data))
+    return _from_folders(data)
+
+
+def load_class_table(path: Path) -> LabelledClasses:
+    """The cases of a table; see :func:`load_classes`."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"image", "label"} <= set(rows[0]):
+        fix = "first line: image,label[,patient,split]"
+        raise UsageError("the table has no rows with image and label", where=str(path), fix=fix)
+    named = [_row(row, path, number) for number, row in enumerate(rows, start=2)]
+    _check_images(named, path)
+    cases = unique_names([one.case for one in named], path)
+    named = [_Named(case, one.label) for case, one in zip(cases, named, strict=True)]
+    skipped = Counter({"unlabelled": sum(not one.label for one in named)})
+    return _labelled(named, skipped, path)
+
+
+def _row(row: Mapping[str, str | None], path: Path, number: int) -> _Named:
+    label = " ".join((row.get("label") or "").split())
+    case = row_case({**row, "label": ""}, path, number)
+    if not (row.get("patient") or "").strip():
+        case = replace(case, patient=(row.get("image") or "").strip())
+    return _Named(case, label)
+
+
+def _check_images(named: list[_Named], path: Path) -> None:
+    """One row per image, files that are there, and labels that are no files."""
+    label_of: dict[Path, str] = {}
+    for one in named:
+        image = one.case.images[0]
+        if not image.exists():
+            raise UsageError("a file of the data set is missing", where=str(image))
+        if image in label_of:
+            twice = "is listed twice" if label_of[image] == one.label else "has two classes"
+            raise UsageError(f"an image {twice}", where=str(image))
+        label_of[image] = one.label
+    labels = {one.label for one in named if one.label}
+    files = [label for label in labels if (path.parent / label).is_file()]
+    if files:
+        fix = "use --task segmentation, or write names of classes into the column"
+        raise UsageError("labels of the table are files, not classes", where=files[0], fix=fix)
+
+
+def _from_folders(root: Path) -> LabelledClasses:
+    scan = scan_folder(root)
+    skipped: Counter[str] = Counter(scan.ignored)
+    named: list[_Named] = []
+    by_split = _by_split(scan.root)
+    for found in scan.found:
+        if found.role == "label":
+            skipped["label"] += 1
+            continue
+        who = patient_of(found, scan.root)
+        certain = bool(found.patient or found.study) or who.startswith("sub-")
+        patient = who if certain else _relative(found.files, scan.root)
+        named += _in_folder(found.files, found, patient, scan.root, by_split)
+    for bad in scan.refused:  # reading them again fails by name, like any other bad case
+        named += _in_folder(bad.files, None, _relative(bad.files, scan.root), scan.root, by_split)
+    if not named:
+        fix = "give a table image,label or one folder per class"
+        raise UsageError("no labelled image here", where=str(root), fix=fix)
+    cases = _distinct([one.case for one in named])
+    named = [_Named(case, one.label) for case, one in zip(cases, named, strict=True)]
+    return _labelled(named, skipped, root)
+
+
+def _by_split(root: Path) -> bool:
+    folders = {path.name for path in root.iterdir() if path.is_dir() and _shown(path.name)}
+    return bool(folders) and folders <= SPLITS
+
+
+def _shown(name: str) -> bool:
+    return not name.startswith(".") and name not in _HIDDEN
+
+
+def _in_folder(
+    files: tuple[str, ...], found: Found | None, patient: str, root: Path, by_split: bool
+) -> Iterable[_Named]:
+    """The case in its class folder; none below hidden folders."""
+    places = {Path(file).relative_to(root).parts[: 1 + by_split] for file in files}
+    place = Path(files[0]).relative_to(root)
+    if not all(map(_shown, place.parts)):
+        return
+    if len(places) > 1:
+        raise UsageError("the files of one series lie in two class folders", where=files[0])
+    if len(place.parts) < 2 + by_split:
+        fix = "give a table image,label or one folder per class"
+        raise UsageError("an image lies in no class folder", where=files[0], fix=fix)
+    split = place.parts[0] if by_split else None
+    name = "_".join((*place.parts[:-1], place.name))
+    part = found.part if found else ""
+    case = Case(
+        name=f"{name}_{part}" if part else name,
+        images=tuple(map(Path, files)),
+        label=None,
+        patient=patient,
+        split=split,
+        record=found,
+    )
+    yield _Named(case, place.parts[int(by_split)])
+
+
+def _distinct(cases: list[Case]) -> list[Case]:
+    """Series of one folder are told apart by a number."""
+    seen: Counter[str] = Counter()
+    out = []
+    for case in cases:
+        seen[case.name] += 1
+        again = seen[case.name] > 1
+        out.append(replace(case, name=f"{case.name}#{seen[case.name]}") if again else case)
+    return out
+
+
+def _relative(files: tuple[str, ...], root: Path) -> str:
+    return Path(files[0]).relative_to(root).as_posix()
+
+
+def _labelled(named: list[_Named], skipped: Counter[str], where: Path) -> LabelledClasses:
+    names = _class_names({one.label for one in named if one.label}, len(named), where)
+    number = {name: k for k, name in enumerate(names)}
+    cases = tuple(ClassCase(**{**vars(one.case), "target": number.get(one.label)}) for one in named)
+    refuse_leaks(cases)
+    first = _first_readable(cases)
+    return LabelledClasses(
+        labels=dict(enumerate(names)),
+        channels=tuple(f"channel_{c}" for c in range(first.shape[0])),
+        modality=first.modality,
+        cases=cases,
+        skipped=dict(sorted((+skipped).items())),
+    )
+
+
+def _class_names(found: set[str], n_cases: int, where: Path) -> list[str]:
+    names = sorted(found)
+    if len(names) < 2:
+        what = f"the data set has {len(names)} class, a classifier needs two"
+        raise UsageError(what, where=str(where), fix="add images of another class")
+    if len(names) == n_cases >= _ONE_CLASS_EACH_FROM:
+        fix = "the column label holds the class, not an id"
+        raise UsageError("every image has a class of its own", where=str(where), fix=fix)
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[name.casefold()].append(name)
+    for spellings in alike.values():
+        if len(spellings) > 1:
+            shown = f"{where}: {', '.join(spellings)}"
+            what = "names of classes differ in upper and lower case only"
+            raise UsageError(what, where=shown, fix="write each class in one way")
+    return names
+
+
+def _first_readable(cases: Iterable[Case]) -> Found:
+    first_error: ReadError | None = None
+    for case in cases:
+        try:
+            return case.record or record(case.images[0])
+        except ReadError as error:
+            first_error = first_error or error
+    assert first_error is not None  # there are at least two cases
+    raise first_error
