@@ -7,7 +7,6 @@ the assignment that the teacher gives to the visible one (patches). A moving cen
 keeps the teacher from giving one answer to all; KoLeo spreads the samples of a batch.
 
 Algorithm:
-
     g_T = teacher(full views), unmasked            no gradient
     g_S = student(full views, hidden tokens + small views)
     t = softmax((g_T - c) / tau_T)                 or Sinkhorn(g_T / tau_T); never both
@@ -18,22 +17,22 @@ Algorithm:
     after each step: teacher <- m teacher + (1 - m) student; c <- 0.9 c + 0.1 mean(g_T)
 
 Loss:
-
     L = mean_{t, s != t} -sum_k t_k log p_s,k
     KoLeo = -1/n sum_i log min_j |x_i - x_j|
     Gram = mean_ij (<x_i, x_j> - <y_i, y_j>)^2 on unit tokens
 
-When to use: image and volume encoders, from about 50 records up; global features for retrieval and
-classification, and with ``patch_weight`` tokens for segmentation. ``targets: sinkhorn`` when the
-entropies in the log show one prototype taking all. Gram anchoring when a patch probe falls while
-the global one still rises, in long runs.
+When to use:
+    Image and volume encoders, from about 50 records up: global features for retrieval and
+    classification, and with ``patch_weight`` tokens for segmentation. ``targets: sinkhorn`` when
+    the entropies in the log show one prototype taking all. Gram anchoring when a patch probe falls
+    while the global one still rises, in long runs.
 
-Source: Caron et al. 2021 (DINO); Zhou et al. 2022 (iBOT); Oquab et al. 2023 (DINOv2); Simeoni et
-al. 2025 (DINOv3).
-
-Departures: small views have at least half of a full view's sides and no solarising or hue (a view
-without the organ teaches nothing); 1024 prototypes, not 65,536 (archives have 50 to 50,000 records);
-no batch norm in the head; KoLeo leaves out pairs of one record, whose distance is nearly 0.
+Source:
+    Caron et al. 2021 (DINO); Zhou et al. 2022 (iBOT); Oquab et al. 2023 (DINOv2); Simeoni et al.
+    2025 (DINOv3). Departures: small views have at least half of a full view's sides, and none has
+    solarising or hue (a view without the organ teaches nothing); 1024 prototypes, not 65,536, for
+    50 to 50,000 records; no batch norm in the head; KoLeo leaves out pairs of one record, whose
+    distance is nearly 0.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ class Centred(Targets):
 
     @torch.no_grad()
     def update(self) -> None:
-        """centre <- m centre + (1 - m) mean of the logits of all ranks and micro-batches."""
+        """Centre <- m centre + (1 - m) mean of the logits of all ranks and micro-batches."""
         if not self._noted:
             return
         noted = total(torch.stack(self._noted).sum(0))

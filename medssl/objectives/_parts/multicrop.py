@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from medssl.core.errors import ConfigError
 from medssl.core.viewspec import MaskSpec, View, ViewSpec
@@ -40,3 +45,11 @@ def small_crop(encoder: Encoder, crop: tuple[int, ...], share: float) -> tuple[i
     except ConfigError:  # e.g. nothing would be left at the deepest level
         return crop
     return tuple(sides)
+
+
+def view_vectors(encoder: Encoder, views: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Global vectors (V, B, D); views of one size share a forward pass."""
+    full, small = views[:FULL], views[FULL:]
+    passes = [torch.cat([view["x"] for view in group]) for group in (full, small) if group]
+    vectors = torch.cat([encoder(x).global_BD for x in passes])
+    return vectors.unflatten(0, (len(views), -1))
