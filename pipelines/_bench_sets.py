@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import medssl
 from medssl.archive.labelled import load_labelled, read_case
+from medssl.core.geometry import Geometry
 from medssl.core.preprocess import Contract, prepare, prepare_labels
 from medssl.core.seeding import generator
 from medssl.encoders._base import Encoder
@@ -87,7 +89,7 @@ class Hippocampus:
         rng = generator(seed, "labelled cases")
         starts = [sorted(runs)[i] for i in rng.permutation(len(runs))[: self.labelled]]
         probe = DenseProbe(encoder, 3)
-        padded = {name: self._padded(name, encoder) for name in (*starts, *test)}
+        padded = {name: _padded(*self._volumes[name], encoder) for name in (*starts, *test)}
         probe.fit([padded[n][0] for n in starts], [padded[n][1] for n in starts], seed)
         groups = {case: run for run, cases in runs_of_numbers(test).items() for case in cases}
         values = []
@@ -96,11 +98,6 @@ class Hippocampus:
             found = probe.predict(x)
             values.append(float(np.mean([dice(found == k, label == k) for k in (1, 2)])))
         return Score(values, [groups[name] for name in test])
-
-    def _padded(self, name: str, encoder: Encoder) -> tuple[Tensor, Array]:
-        x, label = self._volumes[name]
-        y = pad_to(torch.from_numpy(label.astype(np.float32))[None], encoder.size_multiple)
-        return pad_to(x, encoder.size_multiple), y[0].numpy().astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -134,11 +131,12 @@ class Polyps:
         return parts[0], dict(sorted(parts[1].items()))
 
     def _read(self, name: str) -> tuple[Tensor, Array]:
-        h, w = self.size
-        image = Image.open(self.data / "images" / name).convert("RGB").resize((w, h), _AREA)
-        mask = Image.open(self.data / "masks" / name).convert("L").resize((w, h), _AREA)
-        x = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255
-        return torch.from_numpy(x), (np.asarray(mask) > 127).astype(np.uint8)
+        image = medssl.read(self.data / "images" / name)
+        mask_HW = np.asarray(Image.open(self.data / "masks" / name).convert("L")) > 127
+        contract = Contract(size_px=self.size[0])
+        x = prepare(image.array, image.geometry, self.modality, contract).array[:, 0]
+        mask = prepare_labels(mask_HW[None].astype(np.uint8), image.geometry, contract)
+        return torch.from_numpy(x.astype(np.float32)), mask[0]
 
     @cached_property
     def _pictures(self) -> dict[str, tuple[Tensor, Array]]:
@@ -152,11 +150,12 @@ class Polyps:
         rng = generator(seed, "labelled cases")
         chosen = [sorted(train)[i] for i in rng.permutation(len(train))[: self.labelled]]
         probe = DenseProbe(encoder, 2)
-        probe.fit(*zip(*[self._pictures[name] for name in chosen], strict=True), seed)  # type: ignore[misc]
+        pairs = [_padded(*self._pictures[name], encoder) for name in chosen]
+        probe.fit([x for x, _ in pairs], [mask for _, mask in pairs], seed)
         values, groups = [], []
         for group, names in test.items():
             for name in names:
-                x, mask = self._pictures[name]
+                x, mask = _padded(*self._pictures[name], encoder)
                 values.append(dice(probe.predict(x) == 1, mask == 1))
                 groups.append(group)
         return Score(values, groups)
@@ -186,8 +185,12 @@ class Pneumonia:
         return out
 
     def _prepared(self, part: str) -> Tensor:
-        h, w = self.size
-        return torch.stack([_grey(x, (h, w)) for x in self._arrays[f"{part}_images"]])
+        contract = Contract(size_px=self.size[0])
+        prepared = [
+            prepare(x[None], Geometry(kind="image"), self.modality, contract).array[:, 0]
+            for x in self._arrays[f"{part}_images"]
+        ]
+        return torch.from_numpy(np.stack(prepared).astype(np.float32))
 
     def score(self, encoder: Encoder, seed: int) -> Score:  # noqa: ARG002 - all labels are used
         bank, query = (embed(encoder, self._prepared(part)) for part in ("train", "test"))
@@ -233,13 +236,9 @@ def sets(data: Path) -> Iterator[Set]:
             yield one
 
 
-def _grey(picture: Array, size: tuple[int, int]) -> Tensor:
-    """As the store prepares a radiograph: percentiles, z-score."""
-    resized = Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR)
-    x = np.asarray(resized, dtype=np.float32)
-    low, high = np.percentile(x, [0.5, 99.5])
-    x = np.clip(x, low, high)
-    return torch.from_numpy((x - x.mean()) / max(float(x.std()), 1e-6))[None]
+def _padded(x: Tensor, label: Array, encoder: Encoder) -> tuple[Tensor, Array]:
+    y = pad_to(torch.from_numpy(label.astype(np.float32))[None], encoder.size_multiple)
+    return pad_to(x, encoder.size_multiple), y[0].numpy().astype(np.uint8)
 
 
 _AREA = Image.Resampling.BOX

@@ -48,15 +48,18 @@ class Budget:
     batch_size: int
 
 
-def _vit(patch_px: int, size_px: int) -> dict[str, Any]:
-    return {"name": "timm/vit_tiny_patch16_224", "patch_size": patch_px, "img_size": size_px}
+def _vit(patch_px: int) -> dict[str, Any]:
+    return {"name": "timm/vit_tiny_patch16_224", "patch_size": patch_px}
 
 
-RESNET = {"name": "timm/resnet18"}
+def _resnet(stride_px: int, token_px: int) -> dict[str, Any]:
+    return {"name": "timm/resnet18", "output_stride": stride_px, "token_size": token_px}
+
+
 BUDGETS = {
     "hippocampus": Budget({"name": "resenc-xs"}, {"name": "vit3d-xs"}, 2_400, 16),
-    "pneumoniamnist": Budget(RESNET, _vit(4, 32), 20_000, 64),
-    "polyps": Budget(RESNET, _vit(8, 96), 4_000, 32),
+    "pneumoniamnist": Budget(_resnet(8, 8), _vit(4), 20_000, 64),
+    "polyps": Budget(_resnet(16, 16), _vit(8), 4_000, 32),
 }
 # Masking patches of a picture is a transformer's task; volumes are masked in blocks.
 PATCHES = {"hippocampus": {"jepa"}, "*": {"mae", "simmim", "ibot", "sit", "jepa"}}
@@ -127,7 +130,7 @@ def _pretrained(one: Set, job: Job, out: Path, smoke: bool) -> Encoder:
         precision="32-true",
         seed=job.seed,
         quiet=True,
-        **({"size_px": [*one.size]} if len(one.size) == 2 else {}),
+        **({"size_px": one.size[0]} if len(one.size) == 2 else {}),
     )
     card, weights = load_card(run.out)
     encoder = build_from_card(card)
