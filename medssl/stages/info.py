@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medssl import __version__
-from medssl.core.registry import ENCODERS, HEADS, OBJECTIVES, READERS, Registry
+from medssl.core.registry import ENCODERS, HEADS, OBJECTIVES, READERS, Entry, Registry
 
 ROOMS = (OBJECTIVES, ENCODERS, HEADS, READERS)
 
@@ -33,12 +33,20 @@ def as_dict() -> dict[str, object]:
 
 
 def as_markdown() -> str:
-    """The README's table, one row per name."""
+    """The README's table, one row per family."""
     lines = ["| kind | name | what it is |", "|---|---|---|"]
-    for room, members in capabilities().items():
-        kind = room.removesuffix("s")
-        lines += [f"| {kind} | `{member.name}` | {member.summary} |" for member in members]
+    for registry in ROOMS:
+        kind = registry.room.removesuffix("s")
+        lines += [f"| {kind} | {_family(e)} | {e.summary} |" for e in registry.entries]
     return "\n".join(lines) + "\n"
+
+
+def _family(entry: Entry) -> str:
+    """``resenc-xs`` ``-s`` ..., or ``timm/<name>``."""
+    if entry.examples:
+        return f"`{entry.name}/<name>`"
+    first, *others = entry.names
+    return " ".join([f"`{first}`", *(f"`{name.removeprefix(entry.name)}`" for name in others)])
 
 
 def as_text() -> str:
