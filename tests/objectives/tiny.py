@@ -1,0 +1,145 @@
+"""Every objective on small encoders and phantoms, as the contract tests need it.
+
+    task = make("dino", "vit3d-xs", center="sinkhorn")
+    batch = batch_of(task, samples=4)
+
+Wide heads, long queues and many prototypes are narrowed: see :func:`narrow`.
+"""
+
+import copy
+from functools import cache, partial
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+from torch.utils.data import default_collate
+
+from medssl.core.config import validate
+from medssl.core.registry import OBJECTIVES
+from medssl.core.seeding import generator, seed_everything
+from medssl.core.viewspec import Setting
+from medssl.encoders._base import build_encoder
+from medssl.views.build import Source, build_views
+
+# Name -> crop and options. Two of each kind: with and without tokens.
+ENCODERS = {
+    "resenc-xs": ((16, 32, 16), {}),
+    "vit3d-xs": ((16, 32, 16), {"token_size": (4, 8, 8)}),
+    "timm/resnet18": ((32, 32), {"token_size": 4, "output_stride": 8}),
+    "timm/vit_tiny_patch16_224": ((24, 24), {"patch_size": 4}),
+}
+VOLUME, TOKENS = "resenc-xs", "vit3d-xs"
+RECORDS = 8
+SHAPES = {2: (1, 44, 48), 3: (22, 40, 24)}
+# Integers from here on are widths, queues and numbers of prototypes.
+_WIDE, _NARROW = 128, 64
+
+
+def narrow(config):
+    """The config with wide things narrowed, nested ones included; narrowing may be refused."""
+    changes = {}
+    for key, value in config:
+        if isinstance(value, BaseModel):
+            changes[key] = narrow(value)
+        elif isinstance(value, int) and value >= _WIDE:
+            changes[key] = _NARROW
+    return config.model_copy(update=changes)
+
+
+def config_of(name, **options):
+    """The narrowed config of an objective with some options set."""
+    module, _ = OBJECTIVES.module(name)
+    values = {**narrow(module.Config()).model_dump(), **options}
+    return validate(module.Config, values, where=name)
+
+
+def make(name, encoder, config=None, **options):
+    """A fresh objective; ConfigError where it refuses the encoder."""
+    crop, _ = ENCODERS[encoder]
+    module, _ = OBJECTIVES.module(name)
+    config = config or config_of(name, **options)
+    net = copy.deepcopy(_encoder(encoder))
+    seed_everything(1)
+    return module.Objective(net, config, Setting(crop=crop, records=RECORDS))
+
+
+@cache
+def _encoder(name):
+    seed_everything(0)
+    return build_encoder(name, ENCODERS[name][1], 1)
+
+
+def ready(task):
+    """Run the whole-data pass that the task wants before its first step."""
+    if task.prepare_at(0):
+        task.prepare(partial(passes, task))
+    return task
+
+
+def passes(task, size=4):
+    """Every record once, in order, as the stage gives it."""
+    for first in range(0, RECORDS, size):
+        yield batch_of(task, size, first=first, purpose="pass")
+
+
+def batch_of(task, samples=4, *, first=0, purpose="view", spec=None):
+    """Views of ``samples`` phantoms."""
+    spec = spec or task.views()
+    return default_collate(
+        [sample_of(spec, number, generator(0, purpose, number)) for number in
+         range(first, first + samples)]
+    )  # fmt: skip
+
+
+def sample_of(spec, number, rng):
+    """One sample of a record, as :mod:`medssl.core.viewspec` lays it out."""
+    record = number % RECORDS
+    views = build_views(spec, rng, source(record, len(spec.views[0].crop)))
+    return {"views": views, "record": record, "replaced": 0.0}
+
+
+@cache
+def source(record, axes):
+    """A phantom: a bright ellipsoid with a core on a smooth field, in air."""
+    volume = phantom(record, SHAPES[axes])
+
+    def read(start, stop):
+        d, h, w = (slice(a, b) for a, b in zip(start, stop, strict=True))
+        return volume[:, d, h, w]
+
+    return Source(
+        read=read, shape_DHW=SHAPES[axes], spacing_mm=(1.0, 1.0, 1.0), air=(-1.5,), fill=(-2.0,),
+        modality="MR",
+    )  # fmt: skip
+
+
+@cache
+def phantom(record, shape):
+    """(1, D, H, W) float32, different for each record."""
+    rng = np.random.default_rng(record)
+    place = np.indices(shape).reshape(3, -1).T / np.array(shape)
+    centre, axes = rng.uniform(0.35, 0.65, 3), rng.uniform(0.25, 0.6, 3)
+    if shape[0] == 1:
+        centre[0], axes[0] = 0, 1
+    far = np.sqrt((((place - centre) / axes) ** 2).sum(1)).reshape(shape)
+    wave = np.sin(place @ rng.uniform(-12, 12, 3) + rng.uniform(0, 6)).reshape(shape)
+    x = np.where(far < 1, 0.5 * wave + rng.uniform(0.5, 1.5) * (far < 0.5), -2.0)
+    return (x + rng.normal(0, 0.1, shape))[None].astype(np.float32)
+
+
+def run(task, batch, steps=3, lr=1e-3):
+    """Train as the loop does; returns the losses."""
+    weights = [p for p in task.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(weights, lr)
+    losses = []
+    for step in range(steps):
+        if task.prepare_at(step):
+            task.prepare(partial(passes, task))
+        loss = task.step(batch).loss
+        loss.backward()
+        task.before_update(step / steps)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        task.after_update((step + 1) / steps)
+        losses.append(float(loss.detach()))
+    return losses
