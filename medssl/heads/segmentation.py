@@ -8,31 +8,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from medssl.core.config import Config as BaseConfig
-from medssl.core.errors import UsageError
-from medssl.core.task import Batch, ParamGroup, StepOutput
-from medssl.core.taskmodule import TaskModule
-from medssl.core.viewspec import Intensity, Spatial, View, ViewSpec
+from medssl.core.task import Batch, StepOutput
+from medssl.core.viewspec import ViewSpec
 from medssl.encoders._base import Encoder
-from medssl.encoders.card import Card, build_from_card, load_card, part_of
+from medssl.encoders.card import Card
+from medssl.heads._model import HeadConfig, HeadModule, reload
 
 # B batch, K classes (0 = background), D/H/W voxels
 
 
-class Config(BaseConfig):
+class Config(HeadConfig):
     """Options of the segmentation head."""
 
-    freeze_encoder: bool = False
-    """Train the decoder only."""
-    encoder_lr_scale: float = Field(default=1.0, ge=0)
-    """Factor on the encoder's learning rate."""
     foreground: float = Field(default=0.5, ge=0, le=1)
     """Share of training crops centred on a labelled voxel."""
-    rotate_deg: float = 15.0
-    """Largest rotation about each axis."""
-    scale: tuple[float, float] = (0.85, 1.15)
-    flip: bool = False
-    """Mirror axes at random; only where left and right are equal."""
 
 
 def soft_dice_loss(logits_BKDHW: Tensor, labels_BDHW: Tensor) -> Tensor:
@@ -59,38 +48,20 @@ def soft_dice_loss(logits_BKDHW: Tensor, labels_BDHW: Tensor) -> Tensor:
     return 1 - ((2 * overlap + 1) / (total + 1)).mean()
 
 
-class Head(TaskModule):
+class Head(HeadModule):
     """Encoder and decoder trained on labelled crops."""
 
+    config: Config
+
     def __init__(
-        self, encoder: Encoder, decoder: nn.Module, config: Config, crop: tuple[int, int, int]
+        self, encoder: Encoder, decoder: nn.Module, config: Config, crop: tuple[int, ...]
     ) -> None:
-        super().__init__()
         encoder.check_size(crop)
-        self.model = SegmentationModel(encoder, decoder)
-        self.config = config
-        self.crop = crop
-        if config.freeze_encoder:
-            encoder.requires_grad_(False)
+        super().__init__(SegmentationModel(encoder, decoder), config, crop)
 
     def views(self) -> ViewSpec:
-        """Labelled crops, gently turned, scaled and recoloured."""
-        spatial = Spatial(
-            rotate_deg=self.config.rotate_deg,
-            scale=self.config.scale,
-            probability=0.5,
-            flip=self.config.flip,
-        )
-        intensity = Intensity(
-            gamma=(0.7, 1.5),
-            brightness=0.3,
-            contrast=(0.75, 1.25),
-            noise=0.1,
-            probability=0.3,
-            noise_probability=0.3,
-        )
-        view = View(crop=self.crop, spatial=spatial, intensity=intensity)
-        return ViewSpec(views=(view,), foreground=self.config.foreground)
+        """Labelled crops, half of them on a labelled voxel."""
+        return ViewSpec(views=(self.gentle_view(),), foreground=self.config.foreground)
 
     def step(self, batch: Batch) -> StepOutput:
         """Dice + cross-entropy of the only view against its ``label``."""
@@ -99,17 +70,6 @@ class Head(TaskModule):
         labels = view["label"].long()
         dice, ce = soft_dice_loss(logits, labels), nn.functional.cross_entropy(logits, labels)
         return StepOutput(dice + ce, {"dice_loss": dice.detach(), "ce": ce.detach()})
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Encoder (with its learning-rate factor) and decoder."""
-        groups = []
-        for name, module, scale in (
-            ("encoder", self.model.encoder, self.config.encoder_lr_scale),
-            ("decoder", self.model.decoder, 1.0),
-        ):
-            named = module.named_parameters(prefix=name)
-            groups.append(ParamGroup({n: p for n, p in named if p.requires_grad}, scale))
-        return [group for group in groups if group.params]
 
 
 class SegmentationModel(nn.Module):
@@ -133,13 +93,8 @@ def load_model(
     Raises:
         UsageError: if the run holds no segmentation model.
     """
-    card, weights = load_card(run, best=best)
-    if card.head != "segmentation":
-        fix = "give a run of `medssl finetune --task segmentation`"
-        kind = f"a {card.head} model" if card.head else "a pretrained encoder"
-        raise UsageError(f"the checkpoint is {kind}, not a segmentation model", fix=fix)
-    encoder = build_from_card(card)
-    model = SegmentationModel(encoder, encoder.make_decoder(len(card.labels)))
-    model.encoder.load_state_dict(part_of(weights, "encoder"), strict=True)
-    model.decoder.load_state_dict(part_of(weights, "decoder"), strict=True)
-    return model.to(device).eval(), card
+
+    def make(encoder: Encoder, card: Card) -> SegmentationModel:
+        return SegmentationModel(encoder, encoder.make_decoder(len(card.labels)))
+
+    return reload(run, "segmentation", make, device=device, best=best)
