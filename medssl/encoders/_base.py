@@ -37,6 +37,8 @@ class Encoder(nn.Module):
         size_multiple: input sizes must be divisible by this, array order.
         width: length of the global vector.
         token_width: length of the vectors of :meth:`tokens`.
+        pitch: distance of neighbouring tokens per axis in units of the smallest, where the
+            encoder knows it from the spacing in mm; empty = 1 along every axis.
         returns_tokens: whether features hold tokens: a transformer that can leave hidden ones
             out. Other encoders see hidden blocks as 0.
         mask_refusal: why masks are refused; empty = they are supported.
@@ -47,6 +49,7 @@ class Encoder(nn.Module):
     size_multiple: tuple[int, ...]
     width: int
     token_width: int
+    pitch: tuple[float, ...] = ()
     returns_tokens: bool = False
     mask_refusal: str = ""
 

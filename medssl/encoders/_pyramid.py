@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -15,17 +14,16 @@ from medssl.encoders._input import InputScale
 from medssl.encoders._tokens import blocks_to_voxels
 
 
-class Body(Protocol):
-    """A network of a library that returns its maps (B, C, H, W), fine to coarse."""
-
-    def __call__(self, x_BCHW: Tensor) -> list[Tensor]: ...
-
-
 class PyramidEncoder(Encoder):
     """Maps of a library's network; hidden blocks are 0 in its (normalised) input.
 
     The global vector is the mean of the deepest map.
+
+    Attributes:
+        only_size: of networks that are built for one input size; empty otherwise.
     """
+
+    only_size: tuple[int, ...] = ()
 
     def __init__(
         self, body: nn.Module, maps: Maps, in_channels: int, token_size: tuple[int, int]
@@ -47,9 +45,12 @@ class PyramidEncoder(Encoder):
 
     def check_size(self, size: tuple[int, ...]) -> None:
         """As for every encoder; the deepest map also needs more than one pixel."""
+        if self.only_size and size != self.only_size:
+            fix = f"crop={list(self.only_size)}, or encoder.image_size".replace(" ", "", 1)
+            raise ConfigError(f"crop {list(size)}, but the network is built for one size", fix=fix)
         super().check_size(size)
         if max(size) <= self.deepest:
-            fix = f"crop={[2 * self.deepest] * 2}, or encoder.output_stride=8".replace(" ", "", 1)
+            fix = f"crop={[2 * side for side in size]}, or encoder.output_stride=8"
             raise ConfigError(f"crop {list(size)} leaves one pixel at the deepest stage", fix=fix)
 
     def forward(

@@ -5,20 +5,52 @@ B batch, N tokens, V visible tokens, D width.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
 
-def sincos_positions(grid: tuple[int, ...], width: int) -> Tensor:
-    """Fixed positions (1, N, width): each axis gets an equal share of sines and cosines."""
+def sincos_positions(grid: tuple[int, ...], width: int, pitch: tuple[float, ...] = ()) -> Tensor:
+    """Fixed positions (1, N, width): each axis gets an equal share of sines and cosines.
+
+    Args:
+        grid: tokens per axis.
+        width: length of a position.
+        pitch: distance of neighbouring tokens per axis, in units of the smallest; 1 by default.
+    """
     share = width // (2 * len(grid)) * 2
-    axes = [torch.arange(size, dtype=torch.float64) for size in grid]
+    steps = zip(grid, pitch or (1.0,) * len(grid), strict=True)
+    axes = [torch.arange(size, dtype=torch.float64) * step for size, step in steps]
     places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, len(grid))
     rates = 10_000.0 ** -(torch.arange(0, share, 2, dtype=torch.float64) / share)
     angles = places[:, :, None] * rates
     codes = torch.cat([angles.sin(), angles.cos()], -1).flatten(1)
     padded = nn.functional.pad(codes, (0, width - codes.shape[1]))
     return padded[None].float()
+
+
+@lru_cache(maxsize=32)
+def cached_positions(
+    grid: tuple[int, ...], width: int, pitch: tuple[float, ...], device: torch.device
+) -> Tensor:
+    """As :func:`sincos_positions`, on a device, computed once; not to be changed in place."""
+    with torch.inference_mode(False):
+        return sincos_positions(grid, width, pitch).to(device)
+
+
+def relative_pitch(
+    token_size: tuple[int, ...], spacing_mm: tuple[float, ...] | None
+) -> tuple[float, ...]:
+    """Distances of tokens per axis in units of the smallest; () where spacing is unknown.
+
+    >>> relative_pitch((4, 16, 16), (5.0, 1.0, 1.0))
+    (1.25, 1.0, 1.0)
+    """
+    if spacing_mm is None:
+        return ()
+    pitch_mm = [t * s for t, s in zip(token_size, spacing_mm, strict=True)]
+    return tuple(p / min(pitch_mm) for p in pitch_mm)
 
 
 def visible_index(mask_BN: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from medssl.core.features import Features
 from medssl.encoders._base import Decoder, Encoder
 from medssl.encoders._decoders2d import Maps, image_decoder
 from medssl.encoders._input import InputScale
+from medssl.encoders._recompute import recomputed
 from medssl.encoders._tokens import fill_hidden, take_tokens, visible_index
 
 
@@ -66,8 +66,8 @@ class PlainViT(Encoder):
         levels = []
         for depth, block in enumerate(self.net.blocks):
             turn = {} if rope is None else {"rope": rope[depth] if self.mixed else rope}
-            if self.net.grad_checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, use_reentrant=False, **turn)
+            if self.net.grad_checkpointing:
+                tokens = recomputed(block, tokens, **turn)
             else:
                 tokens = block(tokens, **turn)
             levels.append(tokens)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from medssl import __version__
 from medssl.core.config import Component, Versioned
 from medssl.core.errors import MedsslError, UsageError
+from medssl.core.geometry import Plane
 from medssl.core.preprocess import Contract
 from medssl.core.runlog import write_bytes, write_text
 from medssl.encoders._base import Encoder, build_encoder
@@ -33,8 +34,12 @@ class Card(Versioned):
     """Modality assumed for files that do not state one."""
     patch_size: tuple[int, ...]
     """Training crop, (D, H, W) voxels or (H, W) pixels; the window of sliding-window inference."""
+    plane: Plane = "acquired"
+    """Slices of volumes that an image encoder was trained on."""
     objective: str | None = None
     head: str | None = None
+    decoder: str = "auto"
+    """Kind of decoder, as :meth:`Encoder.make_decoder` knows it."""
     labels: dict[int, str] = {}
     """Label values and names, background included; class k is the k-th smallest value."""
     parts: tuple[str, ...] = ("encoder",)
@@ -58,6 +63,7 @@ def save_model(folder: Path, card: Card, parts: dict[str, nn.Module]) -> Card:
     }
     data = to_safetensors(tensors)
     digest = hashlib.sha256(data).hexdigest()
+    card = _without_source(card)
     card = card.model_copy(update={"weights_sha256": digest, "parts": tuple(parts)})
     assert_reloads(card, {k: v for k, v in tensors.items() if k.startswith("encoder.")})
     write_bytes(folder / "weights.safetensors", data)
@@ -115,7 +121,8 @@ def part_of(weights: dict[str, Tensor], part: str) -> dict[str, Tensor]:
 
 def build_from_card(card: Card) -> Encoder:
     """The card's encoder with random weights."""
-    return build_encoder(card.encoder.name, card.encoder.options, card.in_channels)
+    encoder = _without_source(card).encoder
+    return build_encoder(encoder.name, encoder.options, card.in_channels)
 
 
 def assert_reloads(card: Card, tensors: dict[str, Tensor]) -> None:
@@ -130,6 +137,21 @@ def assert_reloads(card: Card, tensors: dict[str, Tensor]) -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[1:2]
         raise MedsslError(f"encoder does not reload from its card: {first}") from None
+
+
+def _without_source(card: Card) -> Card:
+    """Public weights that a run began with are provenance: a card never fetches, nor holds paths.
+
+    Their mean and standard deviation are part of the weights file.
+    """
+    options = dict(card.encoder.options)
+    source = options.pop("weights", None)
+    if not source:
+        return card
+    named = source if Path(source).name == source and not Path(source).suffix else "a file"
+    encoder = Component(name=card.encoder.name, **options)
+    provenance = {**card.provenance, "public_weights": named}
+    return card.model_copy(update={"encoder": encoder, "provenance": provenance})
 
 
 def _model_folder(run: Path, best: bool) -> Path:

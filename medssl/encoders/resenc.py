@@ -20,6 +20,7 @@ from medssl.core.config import Config as BaseConfig
 from medssl.core.errors import ConfigError
 from medssl.core.features import Features
 from medssl.encoders._base import Decoder, Encoder, refuse_decoder
+from medssl.encoders._recompute import recomputed
 from medssl.encoders._tokens import blocks_to_voxels
 
 VARIANTS = ("xs", "s", "m", "l")
@@ -40,6 +41,8 @@ class Config(BaseConfig):
 
     token_size: tuple[int, int, int] = (8, 8, 8)
     """Voxels per mask block (D, H, W)."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
 
 
 class ResEnc(Encoder):
@@ -55,6 +58,7 @@ class ResEnc(Encoder):
         self.width = features[-1]
         strides = [2**stage for stage in range(stages)]
         self.token_width = features[[s <= min(config.token_size) for s in strides].count(True) - 1]
+        self.recompute = config.gradient_checkpointing
         self.body = ResidualEncoder(
             in_channels,
             stages,
@@ -89,8 +93,17 @@ class ResEnc(Encoder):
     ) -> Features:
         if mask is not None:
             x = x * ~blocks_to_voxels(mask, self.grid(tuple(x.shape[2:])), self.token_size)
-        pyramid: list[Tensor] = self.body(x.contiguous(memory_format=_FORMAT))
+        pyramid = self._pyramid(x.contiguous(memory_format=_FORMAT))
         return Features(pyramid[-1].mean((2, 3, 4)), None, None, pyramid)
+
+    def _pyramid(self, x: Tensor) -> list[Tensor]:
+        if not self.recompute:
+            maps: list[Tensor] = self.body(x)
+            return maps
+        maps = [x if self.body.stem is None else recomputed(self.body.stem, x)]
+        for stage in self.body.stages:
+            maps.append(recomputed(stage, maps[-1]))
+        return maps[1:]
 
     def make_decoder(self, out_channels: int, name: str = "auto") -> Decoder:
         if name not in {"auto", "unet"}:

@@ -1,27 +1,27 @@
 """Any image network of timm: plain transformers that drop hidden tokens, CNNs and Swin-like nets.
 
 Weights are random unless ``weights`` asks for them. Plain transformers (ViT, DeiT, DINOv2,
-DINOv3 ...) compute visible tokens only; the others see hidden blocks as 0.
+DINOv3 ...) compute visible tokens only; the others see hidden blocks as 0. Classifier layers are
+left out.
 """
 
 from __future__ import annotations
 
-from inspect import signature
-from typing import Any
+from typing import Any, Literal
 
 import timm
-import torch
 from pydantic import Field
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
+from medssl.core.errors import ConfigError
 from medssl.core.registry import unknown_name
 from medssl.encoders._base import Encoder
 from medssl.encoders._decoders2d import Maps
 from medssl.encoders._pyramid import PyramidEncoder
+from medssl.encoders._recompute import count_batches_once
 from medssl.encoders._vit2d import PlainViT
+from medssl.encoders._weights import load_adapted, set_scale, timm_pretrained
 
 EXAMPLES = (
     "resnet18",
@@ -34,16 +34,31 @@ EXAMPLES = (
     "vit_small_patch16_dinov3",
 )
 
+# timm's files of transformers on one grid of tokens, which can leave tokens out.
+_PLAIN = {"vision_transformer", "eva", "deit"}
+# Those that take any size although built for one.
+_SWIN = "swin_transformer"
+
 
 class Config(BaseConfig):
     """Options of timm's networks."""
 
+    weights: str | None = None
+    """``None`` = random; ``timm`` = download those that timm gives for the name (a tag may be part
+    of it: ``resnet50.a1_in1k``); else a .safetensors or .pth file of the network."""
+    mean: tuple[float, ...] | None = None
+    """Subtracted from the input, per channel or one for all; default: what ``weights`` were trained
+    with, for levels in [0, 1]. Give 0 (and ``std`` 1) for MR, whose levels are z-scores already."""
+    std: tuple[float, ...] | None = None
+    """Divides the input, as ``mean``."""
     patch_size: int | None = Field(default=None, ge=1)
     """Pixels per token of a plain transformer; default: the one in its name. 4 suits 32 px."""
+    image_size: int | None = Field(default=None, ge=1)
+    """Pixels per side for networks that are built for one size (BEiT, MaxViT ...)."""
     token_size: int = Field(default=16, ge=2)
-    """Pixels per mask block of the other networks."""
-    output_stride: int | None = None
-    """Pixels per side of the deepest map of a CNN (8 or 16; by dilation), for small pictures."""
+    """Pixels per mask block of networks that are no plain transformers."""
+    output_stride: Literal[8, 16] | None = None
+    """Pixels per side of one pixel of a CNN's deepest map (by dilation), for small pictures."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth."""
     gradient_checkpointing: bool = False
@@ -68,33 +83,65 @@ def build(variant: str, config: Config, in_channels: int) -> Encoder:
 
     Raises:
         ConfigError: no such network in timm, or an option that it does not have.
+        UsageError: ``weights`` do not fit.
     """
     if not timm.is_model(variant):
         raise unknown_name("timm network", variant, timm.list_models())
-    with torch.device("meta"):
-        kind = type(timm.create_model(variant, pretrained=False))
-    options: dict[str, Any] = {"pretrained": False, "in_chans": in_channels}
+    family = timm.model_entrypoint(variant).__module__.rpartition(".")[2]
+    plain = family in _PLAIN
+    options = _plain_options(config) if plain else _pyramid_options(config, family)
     if config.drop_path:
         options["drop_path_rate"] = config.drop_path
-    if issubclass(kind, VisionTransformer | Eva):
-        return _plain(variant, config, options)
-    return _pyramid(variant, config, options, kind)
+    net = _create(variant, {**options, "in_chans": in_channels})
+    encoder = PlainViT(net, in_channels) if plain else _pyramid(net, config, in_channels)
+    if config.weights:
+        public = timm_pretrained(variant, config.weights, options)
+        load_adapted(net, public, encoder.scale)
+    if config.mean or config.std:
+        set_scale(encoder.scale, config.mean or (0.0,), config.std or (1.0,))
+    if config.gradient_checkpointing:
+        inner: Any = getattr(net, "model", net)
+        inner.set_grad_checkpointing(True)
+        count_batches_once(net)
+    return encoder
 
 
-def _plain(variant: str, config: Config, options: dict[str, Any]) -> Encoder:
-    if config.patch_size:
-        options["patch_size"] = config.patch_size
-    net = timm.create_model(variant, num_classes=0, dynamic_img_size=True, **options)
-    net.set_grad_checkpointing(config.gradient_checkpointing)
-    return PlainViT(net, options["in_chans"])
+def _plain_options(config: Config) -> dict[str, Any]:
+    patch = {"patch_size": config.patch_size} if config.patch_size else {}
+    return {"num_classes": 0, "dynamic_img_size": True, **patch}
 
 
-def _pyramid(variant: str, config: Config, options: dict[str, Any], kind: type) -> Encoder:
+def _pyramid_options(config: Config, family: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"features_only": True}
     if config.output_stride:
         options["output_stride"] = config.output_stride
-    if "strict_img_size" in signature(kind.__init__).parameters:
-        options["strict_img_size"] = False  # Swin: any input size
-    net = timm.create_model(variant, features_only=True, **options)
-    net.set_grad_checkpointing(config.gradient_checkpointing)
+    if config.image_size:
+        options["img_size"] = config.image_size
+    if family.startswith(_SWIN):
+        options["strict_img_size"] = False
+    return options
+
+
+def _create(variant: str, options: dict[str, Any]) -> nn.Module:
+    """The network with random weights.
+
+    Raises:
+        ConfigError: an option that it does not have.
+    """
+    try:
+        net: nn.Module = timm.create_model(variant, pretrained=False, **options)
+    except (TypeError, NotImplementedError, AssertionError, RuntimeError) as error:
+        asked = {k: v for k, v in options.items() if k not in {"features_only", "in_chans"}}
+        what = f"timm's {variant} cannot be built with {asked}: {type(error).__name__}"
+        raise ConfigError(what, fix="leave these options out, or take another network") from error
+    return net
+
+
+def _pyramid(net: Any, config: Config, in_channels: int) -> PyramidEncoder:
     maps = Maps(tuple(net.feature_info.channels()), tuple(net.feature_info.reduction()))
-    return PyramidEncoder(TimmMaps(net), maps, options["in_chans"], (config.token_size,) * 2)
+    encoder = PyramidEncoder(TimmMaps(net), maps, in_channels, (config.token_size,) * 2)
+    cfg = net.pretrained_cfg
+    if cfg["fixed_input_size"] and not str(cfg["architecture"]).startswith("swin"):
+        side = config.image_size
+        encoder.only_size = (side, side) if side else tuple(cfg["input_size"][1:])
+    return encoder

@@ -1,7 +1,8 @@
 """Vision transformer for volumes; with a mask it computes visible tokens only (true MAE).
 
-Source: Dosovitskiy et al. 2021; He et al. 2022. Positions are fixed sines and cosines of the
-token's place along each axis, so that any input size works.
+Source: Dosovitskiy et al. 2021; He et al. 2022; registers: Darcet et al. 2024. Positions are fixed
+sines and cosines of the token's place along each axis (in mm where ``spacing_mm`` is known), so
+that any input size works.
 """
 
 from __future__ import annotations
@@ -10,13 +11,21 @@ import math
 
 import torch
 from monai.networks.blocks import UnetrBasicBlock, UnetrUpBlock
+from pydantic import Field
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
 from medssl.core.features import Features
 from medssl.encoders._base import Decoder, Encoder, refuse_decoder
-from medssl.encoders._tokens import fill_hidden, sincos_positions, take_tokens, visible_index
+from medssl.encoders._recompute import recomputed
+from medssl.encoders._tokens import (
+    cached_positions,
+    fill_hidden,
+    relative_pitch,
+    take_tokens,
+    visible_index,
+)
 
 VARIANTS = ("xs", "s", "b")
 
@@ -31,11 +40,21 @@ class Config(BaseConfig):
 
     token_size: tuple[int, int, int] = (8, 8, 8)
     """Voxels per patch (D, H, W); powers of two. Use e.g. (4, 16, 16) for thick slices."""
+    spacing_mm: tuple[float, float, float] | None = None
+    """Voxels' spacing (D, H, W), for positions in mm: units of the smallest distance of tokens;
+    default: the spacing that the run resamples to, else positions count tokens."""
+    registers: int = Field(default=0, ge=0)
+    """Learnt tokens beside the patches, always visible, never returned."""
     drop_path: float = 0.0
+    """Stochastic depth."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
 
 
 class ViT3D(Encoder):
     """Plain pre-norm transformer on volume patches, without class token."""
+
+    register_1RD: nn.Parameter | None
 
     returns_tokens = True
 
@@ -46,12 +65,18 @@ class ViT3D(Encoder):
         self.token_size = config.token_size
         self.size_multiple = config.token_size
         self.width = self.token_width = width
+        self.pitch = relative_pitch(config.token_size, config.spacing_mm)
+        self.recompute = config.gradient_checkpointing
         self.embed = nn.Conv3d(in_channels, width, config.token_size, config.token_size)
         rates = [config.drop_path * i / (depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
             Block(width, heads, qkv_bias=True, drop_path=rate) for rate in rates
         )
         self.norm = nn.LayerNorm(width)
+        self.registers = config.registers
+        self.register_1RD = None
+        if config.registers:
+            self.register_1RD = nn.Parameter(torch.randn(1, config.registers, width) * 0.02)
         self.apply(_init_linear)
         # A patch embedding is a linear layer on the flattened patch.
         nn.init.xavier_uniform_(self.embed.weight.view(width, -1))
@@ -64,19 +89,23 @@ class ViT3D(Encoder):
         tokens = self.embed(x).flatten(2).transpose(1, 2)
         if mask is not None and fill_D is not None:
             tokens, mask = fill_hidden(tokens, mask, fill_D), None
-        tokens = tokens + sincos_positions(grid, self.width).to(tokens)
+        place = cached_positions(grid, self.width, self.pitch, x.device)
+        tokens = tokens + place.to(tokens.dtype)
         index = torch.arange(tokens.shape[1], device=x.device).expand(len(x), -1)
         if mask is not None:
             index = visible_index(mask)
             tokens = take_tokens(tokens, index)
+        if self.register_1RD is not None:
+            extra = self.register_1RD.to(tokens.dtype).expand(len(x), -1, -1)
+            tokens = torch.cat([extra, tokens], 1)
         levels = []
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = recomputed(block, tokens) if self.recompute else block(tokens)
             levels.append(tokens)
-        tokens = self.norm(tokens)
-        levels[-1] = tokens
+        levels[-1] = self.norm(tokens)
+        levels = [level[:, self.registers :] for level in levels]
         pyramid = [] if mask is not None else [_to_map(t, grid) for t in levels]
-        return Features(tokens.mean(1), tokens, index, pyramid)
+        return Features(levels[-1].mean(1), levels[-1], index, pyramid)
 
     def make_decoder(self, out_channels: int, name: str = "auto") -> Decoder:
         if name not in {"auto", "unetr"}:

@@ -1,0 +1,115 @@
+"""MONAI's Swin UNETR: shifted windows on volumes, with its own U-Net decoder.
+
+Source: Hatamizadeh et al. 2022; Tang et al. 2022 pretrain it. Layers and names are MONAI's
+(``SwinUNETR``): ``s`` is its default (feature size 24), ``b`` the published one (48). Hidden blocks
+are 0 in the input.
+"""
+
+from __future__ import annotations
+
+import math
+
+from monai.networks.nets.swin_unetr import SwinUNETR
+from torch import Tensor, nn
+
+from medssl.core.config import Config as BaseConfig
+from medssl.core.errors import ConfigError
+from medssl.core.features import Features
+from medssl.encoders._base import Decoder, Encoder, refuse_decoder
+from medssl.encoders._tokens import blocks_to_voxels
+
+VARIANTS = ("xs", "s", "b")
+
+_FEATURES = {"xs": 12, "s": 24, "b": 48}
+_DEEPEST = 32
+
+
+class Config(BaseConfig):
+    """Options of Swin UNETR."""
+
+    token_size: tuple[int, int, int] = (8, 8, 8)
+    """Voxels per mask block (D, H, W)."""
+    drop_path: float = 0.0
+    """Stochastic depth."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+
+
+class SwinEncoder(Encoder):
+    """The shifted-window transformer; maps at 1/2, 1/4 ... 1/32 of the input's size."""
+
+    def __init__(self, variant: str, config: Config, in_channels: int) -> None:
+        super().__init__()
+        features = _FEATURES[variant]
+        self.in_channels = in_channels
+        self.features = features
+        self.token_size = config.token_size
+        self.size_multiple = tuple(math.lcm(_DEEPEST, t) for t in config.token_size)
+        widths = [features * 2**level for level in range(5)]
+        self.width = widths[-1]
+        fine = [w for level, w in enumerate(widths) if 2 ** (level + 1) <= min(config.token_size)]
+        if not fine:
+            raise ConfigError("token_size is below the finest map's 2", fix="token_size=[2,2,2]")
+        self.token_width = fine[-1]
+        self.swinViT = SwinUNETR(
+            in_channels,
+            1,
+            feature_size=features,
+            dropout_path_rate=config.drop_path,
+            use_checkpoint=config.gradient_checkpointing,
+        ).swinViT
+
+    def check_size(self, size: tuple[int, ...]) -> None:
+        """As for every encoder; the deepest map also needs two voxels, to be normalised."""
+        super().check_size(size)
+        if max(size) == _DEEPEST:
+            fix = f"crop={[2 * side for side in size]}".replace(" ", "")
+            raise ConfigError(f"crop {list(size)} leaves one voxel at the deepest stage", fix=fix)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        fill_D: Tensor | None = None,  # noqa: ARG002
+    ) -> Features:
+        if mask is not None:
+            x = x * ~blocks_to_voxels(mask, self.grid(tuple(x.shape[2:])), self.token_size)
+        pyramid: list[Tensor] = self.swinViT(x.contiguous())
+        return Features(pyramid[-1].mean((2, 3, 4)), None, None, pyramid)
+
+    def make_decoder(self, out_channels: int, name: str = "auto") -> Decoder:
+        if name not in {"auto", "swin_unetr"}:
+            raise refuse_decoder(name, ("swin_unetr",))
+        return SwinDecoder(self, out_channels)
+
+
+class SwinDecoder(Decoder):
+    """MONAI's residual blocks and upward path on the encoder's maps."""
+
+    last_layer = "net.out"
+
+    def __init__(self, encoder: SwinEncoder, out_channels: int) -> None:
+        super().__init__()
+        self.net = SwinUNETR(encoder.in_channels, out_channels, feature_size=encoder.features)
+        self.net.swinViT = nn.Identity()  # its weights live in the encoder
+
+    def forward(self, x: Tensor, features: Features) -> Tensor:
+        net, maps = self.net, features.pyramid
+        skips = [
+            net.encoder1(x),
+            net.encoder2(maps[0]),
+            net.encoder3(maps[1]),
+            net.encoder4(maps[2]),
+            maps[3],
+        ]
+        y = net.encoder10(maps[4])
+        ups = (net.decoder1, net.decoder2, net.decoder3, net.decoder4, net.decoder5)
+        for up, skip in reversed(list(zip(ups, skips, strict=True))):
+            y = up(y, skip)
+        out: Tensor = net.out(y)
+        return out
+
+
+def build(variant: str, config: Config, in_channels: int) -> Encoder:
+    """The encoder of ``swin_unetr-<variant>``."""
+    return SwinEncoder(variant, config, in_channels)
