@@ -50,14 +50,18 @@ def check_space(label: Found, image: Found) -> None:
 
 def check_values(labels_DHW: npt.NDArray[np.uint8], names: Mapping[int, str], path: Path) -> None:
     """Refuse labels with a value that has no name, or with background only."""
-    values = np.unique(labels_DHW).tolist()
-    unknown = sorted(set(values) - set(names))
-    if unknown:
-        what = f"label values {unknown[:8]} are not among {sorted(names)}"
-        fix = "add them to the labels of the data set, or remove them from the file"
-        raise ReadError("unknown_label_values", what, where=str(path), fix=fix)
-    if not any(values):
+    check_names(labels_DHW, names, path)
+    if not labels_DHW.any():
         fix = "label it, or take the case out"
         raise ReadError(
             "empty_label", "the label map holds only background", where=str(path), fix=fix
         )
+
+
+def check_names(labels: npt.NDArray[np.uint8], names: Mapping[int, str], path: Path) -> None:
+    """Refuse labels with a value that has no name."""
+    unknown = sorted(set(np.unique(labels).tolist()) - set(names))
+    if unknown:
+        what = f"label values {unknown[:8]} are not among {sorted(names)}"
+        fix = "add them to the labels of the data set, or remove them from the file"
+        raise ReadError("unknown_label_values", what, where=str(path), fix=fix)

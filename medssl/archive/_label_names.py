@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from medssl.core.errors import UsageError
 from medssl.readers._dispatch import sample
 from medssl.readers._label_grid import MAX_LABEL, whole_values
+from medssl.readers._mask import is_picture, read_mask
 from medssl.readers.labels import drawn_names, label_record
 
 CHOSEN = "labels.json"
@@ -26,6 +29,9 @@ def labels_in(files: Iterable[Path], where: Path) -> dict[int, str]:
     values: set[int] = set()
     names: set[str] = set()
     for file in files:
+        if is_picture(file):
+            values.update(np.unique(read_mask(file)[0]).tolist())
+            continue
         label = label_record(file)
         if label.format == "labels":
             names |= drawn_names(label)

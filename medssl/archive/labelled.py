@@ -1,10 +1,13 @@
-"""Labelled data sets: Medical Segmentation Decathlon, nnU-Net raw, a CSV table, or plain DICOM.
+"""Labelled data sets: Medical Segmentation Decathlon, nnU-Net raw, CSV table, pictures, DICOM.
 
 - MSD: ``dataset.json`` with ``modality`` and ``training``; several channels are a 4D file.
-- nnU-Net: ``dataset.json`` with ``channel_names``; one file ``<case>_0000<ending>`` per channel.
+- nnU-Net: ``dataset.json`` with ``channel_names``; one file ``<case>_0000<ending>`` per channel,
+  or one colour picture for three channels.
 - CSV: columns ``image,label[,patient,split]``, paths relative to the table; an image may be the
   folder of a DICOM series, a label any label map, DICOM SEG or RTSTRUCT. Values are those that
   occur, named ``label_<value>``; segments and structures are numbered from 1 by name, sorted.
+- Pictures: folders of images and masks, see :mod:`medssl.archive._labelled_pictures`; labels are
+  the values that occur, as in a CSV.
 - DICOM: a folder of series with SEG or RTSTRUCT objects, see :mod:`medssl.archive._dicom_pairs`.
 """
 
@@ -24,13 +27,15 @@ import numpy.typing as npt
 from medssl.archive._dicom_pairs import pair_dicom
 from medssl.archive._label_checks import check_grid, check_space, check_values
 from medssl.archive._label_names import MAX_LABEL, labels_in, numbered
+from medssl.archive._labelled_pictures import picture_cases, read_picture
 from medssl.archive.cases import Case, row_case, unique_names
 from medssl.archive.datasets import FILE_NAME, channel_names, modality_of, read_json
 from medssl.archive.identity import case_stem
 from medssl.core.errors import ReadError, UsageError
-from medssl.core.geometry import Geometry
+from medssl.core.geometry import Geometry, Kind
 from medssl.readers._base import Found
 from medssl.readers._dispatch import sample
+from medssl.readers._mask import is_picture
 from medssl.readers._read import record
 from medssl.readers.labels import LabelMap, drawn_names, label_record, labels_on_grid
 
@@ -43,13 +48,16 @@ class Labelled:
     channels: tuple[str, ...]
     modality: str
     cases: tuple[Case, ...]
+    kind: Kind = "volume"
+    """``image``: the cases are pictures."""
 
 
 def load_labelled(data: Path) -> Labelled:
     """List the cases of a labelled data set.
 
     Args:
-        data: folder with ``dataset.json`` or one ``.csv`` or DICOM labels, or the ``.csv`` itself.
+        data: folder with ``dataset.json``, one ``.csv``, pictures and masks, or DICOM labels; or
+            the ``.csv`` itself.
 
     Raises:
         UsageError: no such layout, a missing file, a case or a channel too many or too few.
@@ -60,14 +68,15 @@ def load_labelled(data: Path) -> Labelled:
     elif (data / FILE_NAME).is_file():
         labelled = _from_json(data / FILE_NAME)
     else:
-        tables = sorted(data.glob("*.csv"))
-        labelled = _from_csv(tables[0]) if len(tables) == 1 else _from_dicom(data)
+        labelled = _from_folder(data)
     _check(labelled, data)
     return labelled
 
 
 def read_case(case: Case, labelled: Labelled) -> tuple[npt.NDArray[Any], Geometry, LabelMap | None]:
     """Array (C, D, H, W), geometry, and labels (D, H, W) of a case.
+
+    Of a picture (C, H, W) and (1, H, W), whatever number of channels it has; its mask may be empty.
 
     Raises:
         ReadError: broken files, ``channel_mismatch``, ``geometry_unknown``,
@@ -78,6 +87,8 @@ def read_case(case: Case, labelled: Labelled) -> tuple[npt.NDArray[Any], Geometr
     records = [case.record] if case.record else [record(path) for path in case.images]
     samples = [sample(one) for one in records]
     geometry = samples[0].geometry
+    if geometry.kind == "image":
+        return read_picture(case, samples, labelled.labels)
     for one, where in zip(samples, case.images, strict=False):
         check_grid(one.shape, one.geometry, samples[0].shape, geometry, where)
     array_CDHW = np.concatenate([one.array for one in samples])
@@ -107,11 +118,13 @@ def _from_json(path: Path) -> Labelled:
         cases = _nnunet_cases(
             path.parent, str(content.get("file_ending", ".nii.gz")), len(channels)
         )
+    found = tuple(cases)
     return Labelled(
         labels=_label_names(content, path),
         channels=channels,
         modality=modality_of(channels),
-        cases=tuple(cases),
+        cases=found,
+        kind="image" if found and is_picture(found[0].images[0]) else "volume",
     )
 
 
@@ -164,6 +177,8 @@ def _nnunet_cases(folder: Path, ending: str, n_channels: int) -> Iterable[Case]:
 def _channel_files(folder: Path, name: str, ending: str, n_channels: int) -> tuple[Path, ...]:
     there = sorted(folder.glob(f"{name}_[0-9][0-9][0-9][0-9]{ending}"))
     wanted = [folder / f"{name}_{channel:04d}{ending}" for channel in range(n_channels)]
+    if there == wanted[:1] and is_picture(wanted[0]):
+        return (wanted[0],)  # nnU-Net's natural images: red, green and blue in one file
     if there and there != wanted:
         odd = sorted({*map(str, there)} ^ {*map(str, wanted)})
         what = f"a case has {len(there)} channel files, dataset.json names {n_channels} channels"
@@ -183,19 +198,37 @@ def _from_csv(path: Path) -> Labelled:
     for case in cases:
         if case.label is not None:
             _check_file(case.label)
-    labels = labels_in([case.label for case in cases if case.label is not None], path)
+    return _described(cases, path)
+
+
+def _from_folder(folder: Path) -> Labelled:
+    tables = sorted(folder.glob("*.csv"))
+    if len(tables) == 1:
+        return _from_csv(tables[0])
+    cases = picture_cases(folder)
+    return _described(cases, folder) if cases else _from_dicom(folder)
+
+
+def _described(cases: list[Case], where: Path) -> Labelled:
+    """Cases with the labels that occur, and the channels and modality of the first image."""
+    labels = labels_in([case.label for case in cases if case.label is not None], where)
     first = cases[0].images[0]
     _check_file(first)
     one = record(first)
-    channels = tuple(f"channel_{c}" for c in range(one.shape[0]))
-    return Labelled(labels=labels, channels=channels, modality=one.modality, cases=tuple(cases))
+    return Labelled(
+        labels=labels,
+        channels=tuple(f"channel_{c}" for c in range(one.shape[0])),
+        modality=one.modality,
+        cases=tuple(cases),
+        kind=one.geometry.kind,
+    )
 
 
 def _from_dicom(folder: Path) -> Labelled:
     pairs = pair_dicom(folder)
     if not any(label for _, label in pairs):
-        fix = "give a folder with dataset.json (MSD or nnU-Net), a .csv file, or DICOM series "
-        fix += "with SEG or RTSTRUCT"
+        fix = "give a folder with dataset.json (MSD or nnU-Net), a .csv file, images/ and masks/, "
+        fix += "or DICOM series with SEG or RTSTRUCT"
         raise UsageError("no labelled data set here", where=str(folder), fix=fix)
     names = {name for _, label in pairs if label for name in drawn_names(label)}
     first = pairs[0][0]

@@ -103,6 +103,15 @@ def plane_axis(plane: Plane, spacing_mm: tuple[float, ...]) -> int:
     return next(axis for axis, size_mm in enumerate(spacing_mm) if size_mm >= widest)
 
 
+def cut_axis(
+    plane: Plane, shape_DHW: tuple[int, ...], spacing_mm: tuple[float, ...] | None
+) -> int:
+    """Axis of :func:`plane_axis`; 0 for a picture, which is one slice of maybe unknown spacing."""
+    if shape_DHW[0] == 1 or spacing_mm is None:
+        return 0
+    return plane_axis(plane, spacing_mm)
+
+
 def to_array_order(voxels_WHD: AnyArray) -> AnyArray:
     """NIfTI voxel order (W, H, D[, C]) -> array order ([C,] D, H, W), as a view."""
     return voxels_WHD.transpose(range(voxels_WHD.ndim)[::-1])

@@ -140,6 +140,14 @@ REASONS: dict[str, Meaning] = {
     ),
     "empty_label": Meaning("the label map holds only background", LABELS),
     "non_integer_labels": Meaning("label values are no whole numbers", LABELS),
+    "colour_label": Meaning(
+        "a mask holds colours instead of label numbers",
+        "save masks as grey or palette PNG with the values 0, 1, 2 ...",
+    ),
+    "soft_label": Meaning(
+        "a mask holds levels between its labels (soft edges, or a JPEG of several labels)",
+        "export masks as PNG without smoothing",
+    ),
     "not_a_label": Meaning("no DICOM segmentation and no structure set", LEAVE),
     "unsupported_segmentation": Meaning("a type of DICOM segmentation that is not read", LEAVE),
     "seg_not_possible": Meaning(

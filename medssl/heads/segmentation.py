@@ -1,4 +1,4 @@
-"""Dense segmentation of volumes: the encoder's decoder with a Dice + cross-entropy loss."""
+"""Dense segmentation of volumes and pictures: the encoder's decoder, Dice + cross-entropy loss."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from medssl.heads._model import HeadConfig, HeadModule, reload
 class Config(HeadConfig):
     """Options of the segmentation head."""
 
+    decoder: str = "auto"
+    """Of the encoder's own kinds; for image encoders e.g. ``unet``, ``dpt``."""
     foreground: float = Field(default=0.5, ge=0, le=1)
     """Share of training crops centred on a labelled voxel."""
 
@@ -73,7 +75,7 @@ class Head(HeadModule):
 
 
 class SegmentationModel(nn.Module):
-    """``x`` (B,C,D,H,W) float32 -> logits (B,K,D,H,W)."""
+    """``x`` (B, C, *space) float32 -> logits (B, K, *space)."""
 
     def __init__(self, encoder: Encoder, decoder: nn.Module) -> None:
         super().__init__()
@@ -95,6 +97,6 @@ def load_model(
     """
 
     def make(encoder: Encoder, card: Card) -> SegmentationModel:
-        return SegmentationModel(encoder, encoder.make_decoder(len(card.labels)))
+        return SegmentationModel(encoder, encoder.make_decoder(len(card.labels), card.decoder))
 
     return reload(run, "segmentation", make, device=device, best=best)

@@ -1,4 +1,4 @@
-"""Gaussian-weighted sliding window over a prepared volume.
+"""Gaussian-weighted sliding window over a prepared volume or picture.
 
 C channels, K classes, D/H/W depth/height/width.
 """
@@ -19,31 +19,38 @@ def predict_scores(
     model: nn.Module,
     x_CDHW: npt.NDArray[np.floating],
     *,
-    patch_size: tuple[int, int, int],
+    patch_size: tuple[int, ...],
     overlap: float,
     batch_windows: int,
     device: str | torch.device,
+    fill: tuple[float, ...],
+    axis: int = 0,
 ) -> npt.NDArray[np.float32]:
     """Class probabilities (K, D, H, W) on the prepared grid, blended over all windows.
 
     Windows run on ``device``; the blended map stays in main memory. A volume smaller than the
-    window is padded with the lowest value of each channel (air) and cropped back.
+    window is padded and cropped back. A window of two axes goes over each slice across ``axis``.
 
     Args:
-        model: (B, C, D, H, W) float32 -> logits (B, K, D, H, W).
-        x_CDHW: the prepared volume.
-        patch_size: window (D, H, W) in voxels.
+        model: (B, C, *window) float32 -> logits (B, K, *window).
+        x_CDHW: the prepared volume, or picture with D = 1.
+        patch_size: window, (D, H, W) voxels or (H, W) pixels.
         overlap: shared fraction of neighbouring windows, in [0, 1).
         batch_windows: windows per forward pass.
         device: where the model is.
+        fill: (C,) value of padding, as training crops have it.
+        axis: array axis that slices are stacked along.
 
     Raises:
         ReadError: ``out_of_memory`` on the device or in main memory.
     """
+    flat = len(patch_size) == 2
     try:
-        padded, inner = _pad(torch.from_numpy(np.asarray(x_CDHW, dtype=np.float32)), patch_size)
+        x = torch.from_numpy(np.asarray(x_CDHW, dtype=np.float32))
+        x = x.movedim(1 + axis, 0) if flat else x[None]
+        padded, inner = _pad(x, patch_size, fill)
         scores = sliding_window_inference(
-            padded[None],
+            padded,
             roi_size=patch_size,
             sw_batch_size=batch_windows,
             predictor=lambda x: model(x).float().softmax(dim=1),
@@ -52,7 +59,8 @@ def predict_scores(
             sw_device=device,
             device="cpu",
         )
-        return np.asarray(scores[0][(slice(None), *inner)].numpy())
+        scores = scores[(slice(None), slice(None), *inner)]
+        return np.asarray((scores.movedim(0, 1 + axis) if flat else scores[0]).numpy())
     except (RuntimeError, MemoryError) as error:
         if not _out_of_memory(error):
             raise
@@ -63,16 +71,19 @@ def predict_scores(
         raise ReadError("out_of_memory", what, fix=fix) from error
 
 
-def _pad(x_CDHW: Tensor, patch_size: tuple[int, int, int]) -> tuple[Tensor, tuple[slice, ...]]:
-    """Centre the volume in an array no smaller than the window; also where it lies there."""
-    shape = x_CDHW.shape[1:]
+def _pad(
+    x: Tensor, patch_size: tuple[int, ...], fill: tuple[float, ...]
+) -> tuple[Tensor, tuple[slice, ...]]:
+    """Centre (B, C, *space) in an array no smaller than the window; also where it lies there."""
+    shape = x.shape[2:]
     before = [max(p - n, 0) // 2 for p, n in zip(patch_size, shape, strict=True)]
     inner = tuple(slice(b, b + n) for b, n in zip(before, shape, strict=True))
     size = [max(p, n) for p, n in zip(patch_size, shape, strict=True)]
     if size == list(shape):
-        return x_CDHW, inner
-    padded = x_CDHW.amin(dim=(1, 2, 3))[:, None, None, None].repeat(1, *size)
-    padded[(slice(None), *inner)] = x_CDHW
+        return x, inner
+    padded = x.new_empty(*x.shape[:2], *size)
+    padded[:] = torch.tensor(fill).view(1, -1, *[1] * len(size))
+    padded[(slice(None), slice(None), *inner)] = x
     return padded, inner
 
 

@@ -27,7 +27,7 @@ _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
 # What Pillow's plugins raise on broken files.
 _PILLOW_ERRORS: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFError)
 _PILLOW_ERRORS += (TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 # Stored mode -> mode read, channels, dtype. Palettes and bit masks are expanded, alpha is kept.
 _MODES = {
     "1": ("L", 1, "uint8"),
@@ -45,7 +45,7 @@ _MODES = {
 
 def matches(path: Path, head: bytes) -> bool:
     """By magic number, or by name so that a broken image is refused rather than ignored."""
-    return head.startswith(_MAGIC) or path.suffix.lower() in _SUFFIXES
+    return head.startswith(_MAGIC) or path.suffix.lower() in SUFFIXES
 
 
 def header(path: Path) -> FileHeader:
@@ -56,7 +56,7 @@ def header(path: Path) -> FileHeader:
     """
     if size_of(path) == 0:
         raise ReadError("empty_file", "the file has zero bytes", where=str(path))
-    with _opened(path) as image:
+    with opened(path) as image:
         n_frames = int(getattr(image, "n_frames", 1))
         width, height = image.size
         mode = image.mode
@@ -116,14 +116,19 @@ def _image(one: FileHeader) -> Found:
 
 
 def _pixels(file: str, dtype: str) -> npt.NDArray[Any]:
-    with _opened(Path(file)) as image:
+    with opened(Path(file)) as image:
         pixels = np.asarray(image.convert(_MODES[image.mode][0]))
     x_HWC = pixels if pixels.ndim == 3 else pixels[:, :, None]
     return np.ascontiguousarray(x_HWC.transpose(2, 0, 1)).astype(dtype, copy=False)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
+    """The file as Pillow opens it; its errors become ours.
+
+    Raises:
+        ReadError: ``not_image``, ``too_large``, ``truncated``, ``corrupt``.
+    """
     where = str(path)
     try:
         with warnings.catch_warnings(), open_source(path) as file:

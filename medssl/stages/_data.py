@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, default_collate
 
 from medssl.archive.store import Entry, Store
 from medssl.core.errors import BudgetExceededError, ConfigError, ReadError
-from medssl.core.geometry import plane_axis
+from medssl.core.geometry import cut_axis
 from medssl.core.seeding import generator
 from medssl.core.viewspec import ViewSpec
 from medssl.encoders._base import Encoder
@@ -115,6 +115,5 @@ def _accepted(crop: tuple[int, ...], encoder: Encoder) -> tuple[int, ...]:
 
 
 def _slice_shape(entry: Entry) -> tuple[int, ...]:
-    picture = entry.shape[1] == 1
-    cut = 0 if picture else plane_axis("acquired", _spacing(entry))
+    cut = cut_axis("acquired", entry.shape[1:], entry.spacing_mm)
     return tuple(side for axis, side in enumerate(entry.shape[1:]) if axis != cut)

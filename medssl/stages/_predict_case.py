@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from medssl.core.errors import ReadError, ResourceError
-from medssl.core.geometry import Geometry
+from medssl.core.geometry import Geometry, cut_axis
 from medssl.core.preprocess import prepare, restore_labels
 from medssl.core.sample import UNKNOWN
 from medssl.encoders.card import Card
@@ -69,6 +69,8 @@ def predict_case(model: nn.Module, card: Card, channels: Channels, window: Windo
             overlap=window.overlap,
             batch_windows=window.batch_windows,
             device=window.device,
+            fill=prepared.fill,
+            axis=cut_axis(card.plane, prepared.array.shape[1:], prepared.spacing_mm),
         )
         values = np.array(sorted(card.labels), dtype=np.uint8)
         labels_DHW = values[restore_labels(scores_KDHW, prepared)]

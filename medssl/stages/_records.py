@@ -51,11 +51,11 @@ def select(
     excluded: Counter[str] = Counter()
     usable = []
     for record in records:
-        reason = _reason_against(record, config, channels, flat)
-        if not reason and record.split not in splits:
-            reason = f"split_{record.split}"
-        if reason:
-            excluded[reason] += 1
+        against = _reason_against(record, config, channels, flat)
+        if not against and record.split not in splits:
+            against = f"split_{record.split}"
+        if against:
+            excluded[against] += 1
         else:
             usable.append(record)
     if not records:

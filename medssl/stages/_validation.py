@@ -11,6 +11,7 @@ from torch import nn
 
 from medssl.archive.store import Entry, Store
 from medssl.core.errors import UsageError
+from medssl.core.geometry import cut_axis
 from medssl.encoders.card import Card, load_card, save_model
 from medssl.evaluation.segmentation import dice
 from medssl.inference.sliding import predict_scores
@@ -45,7 +46,14 @@ class DiceMonitor:
         x = self.store.read(entry.key, origin, end)
         labels = self.store.read_labels(entry.key, origin, end)
         scores = predict_scores(
-            model, x, patch_size=self.card.patch_size, overlap=0.5, batch_windows=2, device=device
+            model,
+            x,
+            patch_size=self.card.patch_size,
+            overlap=0.5,
+            batch_windows=2,
+            device=device,
+            fill=entry.fill,
+            axis=cut_axis(self.card.plane, end, entry.spacing_mm),
         )
         found = scores.argmax(0)
         classes = range(1, len(self.card.labels))

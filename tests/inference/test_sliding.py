@@ -8,7 +8,9 @@ from torch import nn
 from medssl.core.errors import ReadError
 from medssl.inference.sliding import predict_scores
 
-WINDOW = {"patch_size": (8, 12, 16), "overlap": 0.5, "batch_windows": 3, "device": "cpu"}
+WINDOW = {
+    "patch_size": (8, 12, 16), "overlap": 0.5, "batch_windows": 3, "device": "cpu", "fill": (0.0,)
+}  # fmt: skip
 
 
 class Constant(nn.Module):
@@ -29,6 +31,14 @@ class WindowMean(nn.Module):
 
     def forward(self, x):
         mean = x.mean(dim=(2, 3, 4), keepdim=True).expand_as(x)
+        return torch.cat([torch.zeros_like(mean), mean], dim=1)
+
+
+class PlaneMean(nn.Module):
+    """As :class:`WindowMean`, of pictures."""
+
+    def forward(self, x):
+        mean = x.mean(dim=(2, 3), keepdim=True).expand_as(x)
         return torch.cat([torch.zeros_like(mean), mean], dim=1)
 
 
@@ -65,11 +75,31 @@ def test_windows_blend_without_a_seam():
     assert np.diff(row).max() < 0.5 * (row.max() - row.min())
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("shape", [(5, 9, 7), (1, 20, 30), (3, 40, 5)])
+def test_a_flat_window_goes_over_each_slice(shape, axis):
+    x = volume(shape)
+    flat = {**WINDOW, "patch_size": (8, 12), "axis": axis}
+    scores = predict_scores(Voxelwise(), x, **flat)
+    assert scores.shape == (2, *shape)
+    np.testing.assert_allclose(scores[1], 1 / (1 + np.exp(-x[0])), rtol=1e-4)
+
+
+def test_slices_do_not_look_at_each_other():
+    x = volume((3, 8, 12))
+    x[0, 1] = 50.0
+    scores = predict_scores(PlaneMean(), x, **{**WINDOW, "patch_size": (8, 12)})[1]
+    golden = 1 / (1 + np.exp(-x[0].mean(axis=(1, 2))))
+    np.testing.assert_allclose(
+        scores, np.broadcast_to(golden[:, None, None], (3, 8, 12)), rtol=1e-4
+    )
+
+
 def test_padding_looks_like_air():
-    # Lowest value of each channel around a small volume: the window mean cannot exceed its own.
-    x = volume((4, 6, 8)) + 100
-    inside = predict_scores(WindowMean(), x / 100, **WINDOW)[1]
-    golden = (x.mean() / 8 + x.min() * 7 / 8) / 100
+    # A small volume fills an eighth of the window, what crops are padded with fills the rest.
+    x = volume((4, 6, 8)) + 1
+    inside = predict_scores(WindowMean(), x, **{**WINDOW, "fill": (-0.5,)})[1]
+    golden = x.mean() / 8 - 0.5 * 7 / 8
     np.testing.assert_allclose(inside, 1 / (1 + np.exp(-golden)), rtol=1e-5)
 
 
