@@ -1,26 +1,48 @@
-"""Masked autoencoding of volumes: rebuild hidden blocks of tissue from the visible rest.
+"""Masked autoencoding: rebuild hidden blocks of tissue from the visible rest.
 
-Transformers compute visible tokens only and predict standardised patches (He et al. 2022);
-convolutional encoders see the volume with hidden blocks set to 0 and a U-Net decoder, reusable
-for segmentation, predicts the voxels (as in Wald et al. 2025, "nnssl"). Air and padding are
-never targets.
+A large share of each crop is hidden at random. What is left has to explain the rest, which takes
+knowledge of shapes and of what lies beside what. Transformers compute visible tokens only, which
+makes a step several times cheaper; convolutional encoders see 0 in hidden blocks. Air and padding
+are never targets.
+
+Algorithm:
+    hide mask_ratio of the tokens of each crop
+    tokens:        y = decoder(encoder(visible tokens) + mask tokens, positions)
+    convolutions:  y = U-Net decoder(encoder(x with hidden blocks set to 0))
+    loss = mean of (y - target)^2 over hidden voxels of tissue
+
+Loss:
+    L = sum((y - t)^2 m) / sum(m) per sample, m = hidden and tissue, mean over samples;
+    t = (x - mean) / sqrt(var + 1e-6) per patch for tokens, t = x for convolutions
+
+When to use:
+    The first choice for volumes and small batches: no pairs, no negatives, no teacher, nothing
+    that collapses, and for convolutions the decoder is trained too and carries over to
+    segmentation. Its global vector is weak without fine-tuning; for retrieval and kNN see dino.
+
+Source:
+    He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners"; Wald et al. 2025, "An
+    OpenMind for 3D medical vision self-supervised learning" (convolutions).
+    Departures: the mean is taken per sample first, over tissue only; decoder of half the encoder's
+    width and 4 blocks in place of 512 and 8; no zoom or rotation, and flips only where left and
+    right are equal.
 """
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
 from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
-from medssl.core.viewspec import MaskSpec, Setting, Spatial, View, ViewSpec
+from medssl.core.viewspec import MaskKind, MaskSpec, Setting, Spatial, View, ViewSpec
 from medssl.encoders._base import Encoder
-from medssl.encoders._tokens import sincos_positions, visible_index
+from medssl.encoders._tokens import blocks_to_voxels, sincos_positions, visible_index
+from medssl.objectives._parts.patches import masked_mse, patch_values, patchify, standardise
+from medssl.objectives._parts.trunk import Trunk, narrow_width, new_token
 
-# B batch, C channels, D/H/W voxels, N tokens, P voxels per patch (channels included)
+# B batch, N tokens, V visible tokens, D width
 
 
 class Config(BaseConfig):
@@ -28,48 +50,13 @@ class Config(BaseConfig):
 
     mask_ratio: float = Field(default=0.75, gt=0, lt=1)
     """Share of tokens hidden, r in He et al. Section 3."""
+    mask_kind: MaskKind = "random"
+    """Shape of what is hidden: single tokens (``random``), rectangles (``block``), columns through
+    all slices (``column``), or cubes of two tokens per edge (``blocks``)."""
     decoder_depth: int = Field(default=4, ge=1)
     """Transformer decoder blocks (encoders with tokens only)."""
     flip: bool | None = None
     """Mirror at random; default: only where left and right are equal."""
-
-
-def patchify(x_BCDHW: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(B, C, D, H, W) -> (B, N, P): raster order, P = C * voxels per patch.
-
-    >>> patchify(torch.arange(8.0).view(1, 1, 1, 2, 4), (1, 2, 2))
-    tensor([[[0., 1., 4., 5.],
-             [2., 3., 6., 7.]]])
-    """
-    b, c, *space = x_BCDHW.shape
-    d, h, w = (s // p for s, p in zip(space, size, strict=True))
-    cut = x_BCDHW.reshape(b, c, d, size[0], h, size[1], w, size[2])
-    return cut.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, d * h * w, -1)
-
-
-def standardise(patches_BNP: Tensor) -> Tensor:
-    """Per patch (x - mean) / sqrt(var + 1e-6); a constant patch becomes 0, not NaN.
-
-    >>> standardise(torch.full((1, 1, 8), 7.0)).abs().max().item()
-    0.0
-    """
-    x = patches_BNP.float()
-    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-6).sqrt()
-
-
-def masked_mse(prediction: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-    """Mean over samples of the squared error averaged over the ``counted`` elements of each.
-
-    Samples with nothing to count add 0. Eq.: sum((y - x)^2 m) / sum(m), in float32.
-
-    >>> x = torch.zeros(2, 4)
-    >>> masked_mse(x + 3, x, torch.tensor([[True, True, False, False], [True] * 4])).item()
-    9.0
-    """
-    error = (prediction.float() - target.float()).square() * counted
-    shape = (len(error), -1)
-    per_sample = error.reshape(shape).sum(1) / counted.reshape(shape).sum(1).clamp(min=1)
-    return per_sample.mean()
 
 
 class Objective(TaskModule):
@@ -91,33 +78,40 @@ class Objective(TaskModule):
 
     def views(self) -> ViewSpec:
         """One masked crop per sample, at least a fifth of it tissue where that can be had."""
-        ratio = self.config.mask_ratio
-        view = View(
-            crop=self.crop,
-            spatial=Spatial(flip=self.config.flip),
-            mask=MaskSpec(token_size=self.encoder.token_size, ratio=(ratio, ratio)),
+        config = self.config
+        mask = MaskSpec(
+            token_size=self.encoder.token_size,
+            ratio=(config.mask_ratio, config.mask_ratio),
+            kind=config.mask_kind,
         )
+        view = View(crop=self.crop, spatial=Spatial(flip=config.flip), mask=mask)
         return ViewSpec(views=(view,), min_tissue=0.2)
 
     def step(self, batch: Batch) -> StepOutput:
-        """Error on hidden tissue of the only view."""
+        """Error on hidden tissue, and the share of voxels that were targets."""
+        loss, counted = self._compare(batch)
+        return StepOutput(loss, {"reconstruction": loss, "target_share": counted.float().mean()})
+
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Terms of the loss."""
+        return {"reconstruction": self._compare(batch)[0]}
+
+    def _compare(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss, and which of the patches' voxels counted."""
         [view] = batch["views"]
-        x, tissue, mask = view["x"], view["tissue"], view["mask"]
-        size = self.encoder.token_size
+        x, mask = view["x"], view["mask"]
+        size, grid = self.encoder.token_size, self.encoder.grid(tuple(x.shape[2:]))
         features = self.encoder(x, mask)
-        hidden_BN1 = mask[:, :, None]
-        counted = patchify(tissue, size) & hidden_BN1
         if self.decoder is None:
-            prediction = self.token_decoder(features.tokens_BND, mask, self._grid(x))
+            prediction = self.token_decoder(features.tokens_BND, mask, grid)
             target = standardise(patchify(x, size))
         else:
-            prediction = patchify(self.decoder(x, features), size)
+            # Some decoders look at their input too.
+            seen = x.masked_fill(blocks_to_voxels(mask, grid, size), 0.0)
+            prediction = patchify(self.decoder(seen, features), size)
             target = patchify(x, size)
-        loss = masked_mse(prediction, target, counted)
-        return StepOutput(loss, {"target_share": counted.float().mean()})
-
-    def _grid(self, x: Tensor) -> tuple[int, ...]:
-        return self.encoder.grid(tuple(x.shape[2:]))
+        counted = patchify(view["tissue"], size) & mask[:, :, None]
+        return masked_mse(prediction, target, counted), counted
 
 
 class TokenDecoder(nn.Module):
@@ -125,25 +119,15 @@ class TokenDecoder(nn.Module):
 
     def __init__(self, encoder: Encoder, depth: int) -> None:
         super().__init__()
-        width = max(encoder.width // 2, 96)
-        pixels = encoder.in_channels
-        for size in encoder.token_size:
-            pixels *= size
-        self.enter = nn.Linear(encoder.width, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        nn.init.normal_(self.mask_token, std=0.02)
-        self.blocks = nn.ModuleList(Block(width, width // 32, qkv_bias=True) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, pixels)
+        width = narrow_width(encoder)
+        self.trunk = Trunk(encoder.token_width, width, depth, patch_values(encoder))
+        self.mask_token = new_token(width)
 
     def forward(self, visible_BVD: Tensor, mask_BN: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Predicted patches (B, N, P) in raster order."""
-        visible = self.enter(visible_BVD)
+        visible = self.trunk.enter(visible_BVD)
         tokens = self.mask_token.expand(*mask_BN.shape, -1).to(visible.dtype)
         index = visible_index(mask_BN)[..., None].expand_as(visible)
         tokens = tokens.scatter(1, index, visible)
-        tokens = tokens + sincos_positions(grid, tokens.shape[2]).to(tokens)
-        for block in self.blocks:
-            tokens = block(tokens)
-        out: Tensor = self.out(self.norm(tokens))
+        out: Tensor = self.trunk(tokens + sincos_positions(grid, tokens.shape[2]).to(tokens))
         return out

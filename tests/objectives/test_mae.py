@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medssl.core.masks import hidden_count, random_mask
-from medssl.objectives.mae import masked_mse, patchify, standardise
+from medssl.objectives._parts.patches import masked_mse, patchify, standardise
 
 
 def unpatchify(patches, size, grid, channels):
