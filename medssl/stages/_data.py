@@ -29,10 +29,21 @@ _REPLACEMENTS = 5
 
 
 class ViewDataset(Dataset[dict[str, Any]]):
-    """Views by global position; a damaged volume is replaced by the next one and counted."""
+    """Views by global position; a damaged volume is replaced by the next one and counted.
 
-    def __init__(self, store: Store, entries: Sequence[Entry], spec: ViewSpec, seed: int) -> None:
+    ``targets`` are the classes of the entries, where whole records have one.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        entries: Sequence[Entry],
+        spec: ViewSpec,
+        seed: int,
+        targets: Sequence[int] | None = None,
+    ) -> None:
         self.store, self.entries, self.spec, self.seed = store, list(entries), spec, seed
+        self.targets = targets
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         place = record_at(self.seed, position, len(self.entries))
@@ -58,7 +69,8 @@ class ViewDataset(Dataset[dict[str, Any]]):
                 views = self._views(self.entries[record], rng)
             except ReadError:
                 continue
-            return {"views": views, "record": record, "replaced": float(attempt > 0)}
+            target = {} if self.targets is None else {"target": self.targets[record]}
+            return {"views": views, "record": record, "replaced": float(attempt > 0), **target}
         what = f"{_REPLACEMENTS} records in a row could not be read from the store"
         raise BudgetExceededError(what, fix="delete the store folder; it will be rebuilt")
 

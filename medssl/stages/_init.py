@@ -11,8 +11,8 @@ from medssl.encoders._base import Decoder, Encoder
 from medssl.encoders.card import load_card, part_of
 
 
-def load_init(encoder: Encoder, decoder: Decoder, run: Path) -> dict[str, int]:
-    """Start from a run's weights: the encoder strictly, of the decoder all but the last layer.
+def load_init(encoder: Encoder, decoder: Decoder | None, run: Path) -> dict[str, int]:
+    """Start from a run's weights: the encoder strictly, of a decoder all but the last layer.
 
     Raises:
         UsageError: if the encoders differ.
@@ -24,6 +24,8 @@ def load_init(encoder: Encoder, decoder: Decoder, run: Path) -> dict[str, int]:
     except RuntimeError:
         fix = f"encoder={card.encoder.name}"
         raise UsageError("--init holds another encoder", where=str(run), fix=fix) from None
+    if decoder is None:
+        return {"encoder_tensors": len(widened), "decoder_tensors": 0}
     own = decoder.state_dict()
     fitting = {
         key: value

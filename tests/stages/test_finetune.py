@@ -10,7 +10,8 @@ from medssl.core.errors import ReadError, UsageError
 from medssl.encoders.card import load_card
 from medssl.heads.segmentation import load_model
 from medssl.stages import finetune, pretrain
-from medssl.stages.finetune import FinetuneConfig, choose_cases
+from medssl.stages._segment import choose_cases
+from medssl.stages.finetune import FinetuneConfig
 from medssl.stages.pretrain import PretrainConfig
 from tests.training_archive import SHAPE, save, volume, write_images, write_labelled
 

@@ -1,0 +1,107 @@
+"""Labelled cases into the store; what cannot be used is named, all of it at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rich
+
+from medssl.archive._digest import pixel_hash
+from medssl.archive._pool import map_items, usable_cpus
+from medssl.archive.cases import Case
+from medssl.archive.identity import hash_id, load_salt
+from medssl.archive.labelled import Labelled, read_case
+from medssl.archive.quarantine import Ledger
+from medssl.archive.store import Store
+from medssl.core.errors import MedsslError, ReadError, ResourceError
+from medssl.core.preprocess import prepare, prepare_labels
+from medssl.core.runlog import Run
+from medssl.stages._data import STORE_CHUNK
+
+if TYPE_CHECKING:
+    from medssl.stages.finetune import FinetuneConfig
+
+
+def fill_store(
+    labelled: Labelled, cases: list[Case], store: Store, run: Run, config: FinetuneConfig
+) -> tuple[set[str], Counter[str]]:
+    """Check and preprocess every case.
+
+    Returns:
+        The names of the bad ones, and remarks on labels, such as ``label_moved_mm``, with the
+        number of cases that got them.
+
+    Raises:
+        ReadError: naming all bad files, unless ``skip_bad_cases``.
+    """
+    missing = [case for case in cases if case_key(store, case) not in store]
+    ledger = Ledger(run.out / "quarantine.jsonl")
+    bad: dict[str, ReadError] = {}
+    flags: Counter[str] = Counter()
+    for case, result in map_items(
+        Preparation(labelled, store), missing, workers=min(usable_cpus(), 8), chunk=STORE_CHUNK
+    ):
+        if isinstance(result, ReadError):
+            bad[case.name] = result
+            ledger.add(case_id(store, case), "finetune", result.reason, result.what)
+        elif isinstance(result, MedsslError):
+            raise result
+        else:
+            flags.update({flag.partition("=")[0] for flag in result})
+    if not bad:
+        return set(), flags
+    ledger.save()
+    where = "\n         ".join(f"{error.where}: {error.what}" for error in bad.values())
+    if config.skip_bad_cases:
+        rich.get_console().print(f"left out:\n         {where}", markup=False)
+        return set(bad), flags
+    first = next(iter(bad.values()))
+    fix = first.fix or "mend or remove these cases, or give skip_bad_cases=true"
+    raise ReadError(first.reason, f"{len(bad)} labelled cases cannot be used", where=where, fix=fix)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Reads, checks, preprocesses and stores one case; returns remarks on its labels. Picklable."""
+
+    labelled: Labelled
+    store: Store
+
+    def __call__(self, case: Case) -> tuple[str, ...]:
+        try:
+            array, geometry, labels = read_case(case, self.labelled)
+        except ResourceError as error:  # one file beyond the cap, not a machine without memory
+            where = error.where or str(case.images[0])
+            raise ReadError("too_large", error.what, where=where) from error
+        contract = self.store.contract
+        try:
+            prepared = prepare(array, geometry, self.labelled.modality, contract)
+        except ReadError as error:
+            error.where = str(case.images[0])
+            raise
+        key, pixels = case_key(self.store, case), pixel_hash(array)
+        if labels is None:  # a class, or nothing: it is no matter of voxels
+            self.store.put(key, prepared, pixels)
+            return ()
+        classes = np.searchsorted(sorted(self.labelled.labels), labels.labels_DHW)
+        self.store.put(key, prepared, pixels, prepare_labels(classes, geometry, contract))
+        return labels.flags
+
+
+def case_key(store: Store, case: Case) -> str:
+    """Name of a case's volume in the store: its files, their sizes and times."""
+    stats = [path.stat() for path in _files(case)]
+    return store.key(case_id(store, case), *(f"{s.st_size}:{s.st_mtime_ns}" for s in stats))
+
+
+def case_id(store: Store, case: Case) -> str:
+    """Salted hash of the case's files: what a ledger and file names may hold."""
+    return hash_id(load_salt(store.root), *(str(path.resolve()) for path in _files(case)))
+
+
+def _files(case: Case) -> tuple[Path, ...]:
+    return (*case.images, *([case.label] if case.label else ()))
