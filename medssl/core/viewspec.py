@@ -124,7 +124,7 @@ class ViewSpec(Config):
     overlap: float = Field(default=0.0, ge=0, le=1)
     """Smallest share, per axis, of a view's extent that the first view shows too."""
     min_tissue: float = Field(default=0.0, ge=0, le=1)
-    """Smallest wanted share of tissue in the first view; the fullest of a few draws is taken."""
+    """Smallest wanted share of tissue in each view; the fullest of a few draws is taken."""
     foreground: float = Field(default=0.0, ge=0, le=1)
     """Share of labelled crops centred on a random foreground voxel."""
     style: Share | None = None

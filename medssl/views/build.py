@@ -9,11 +9,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medssl.core.geometry import cut_axis
 from medssl.core.masks import draw_mask, jepa_blocks
+from medssl.core.sample import UNKNOWN
 from medssl.core.viewspec import View, ViewSpec
-from medssl.views.intensity import apply_intensity, draw_intensity
-from medssl.views.planes import across, cut_axis, place_in_record
-from medssl.views.spatial import CropDraw, Read, Region, apply_crop, draw_crop
+from medssl.views.guard import levels_of, may_mirror
+from medssl.views.intensity import Crop, apply_intensity, draw_intensity
+from medssl.views.planes import across, place_in_record
+from medssl.views.spatial import (
+    CropDraw,
+    Read,
+    Region,
+    Vector,
+    apply_crop,
+    draw_crop,
+    farthest,
+    narrowed,
+    put,
+)
 
 # Draws until a crop with enough tissue is found; the fullest is taken then.
 _TRIES = 4
@@ -29,6 +42,7 @@ class Source:
         read: voxels (C, d, h, w) of a box; a picture has d = 1.
         air, fill: per channel, level below which a voxel is air, and value outside the record.
         modality: of the record; changes that make no sense for it are not applied.
+        window_hu: HU that were stored as 0 and 1; ``None`` = the values are no HU.
         read_labels: labels (1, d, h, w) of a box.
         foreground: (P, 3) labelled voxels.
     """
@@ -38,7 +52,8 @@ class Source:
     spacing_mm: tuple[float, ...]
     air: tuple[float, ...]
     fill: tuple[float, ...]
-    modality: str = "unknown"
+    modality: str = UNKNOWN
+    window_hu: tuple[float, float] | None = None
     read_labels: Read | None = None
     foreground: npt.NDArray[np.int64] | None = None
 
@@ -48,7 +63,8 @@ def build_views(spec: ViewSpec, rng: np.random.Generator, source: Source) -> lis
 
     Views with two axes are slices of a volume, across the axis of ``spec.plane``.
     """
-    axis = cut_axis(spec, source)
+    flat = len(spec.views[0].crop) == 2
+    axis = cut_axis(spec.plane, source.shape_DHW, source.spacing_mm) if flat else 0
     views = _views(spec, rng, across(source, axis))
     for view in views:
         view["place"] = place_in_record(view["place"], axis)
@@ -56,35 +72,29 @@ def build_views(spec: ViewSpec, rng: np.random.Generator, source: Source) -> lis
 
 
 def _views(spec: ViewSpec, rng: np.random.Generator, source: Source) -> list[dict[str, Any]]:
-    first = spec.views[0]
-    anchor, x = _anchor(spec, rng, source)
-    views = [_finish(first, rng, source, anchor, x)]
-    zoomed = np.ones(3) if anchor.matrix is None else np.abs(anchor.matrix).sum(1)
-    extent = np.array(anchor.size) * zoomed
-    for view in [first] * (first.count - 1) + [v for v in spec.views[1:] for _ in range(v.count)]:
-        size = _size(view.crop)
-        # Two boxes of widths a and b at distance t overlap by min(a, b, (a + b)/2 - t).
-        reach = (extent + np.array(size)) / 2 - spec.overlap * np.minimum(extent, size)
-        region = Region(anchor.centre, 2 * np.maximum(reach, 0) * (np.array(size) > 1))
-        draw = draw_crop(rng, size, view.spatial, source.shape_DHW, source.spacing_mm, region)
-        views.append(_finish(view, rng, source, draw, _read(source, draw)))
-    return views
+    out: list[dict[str, Any]] = []
+    first: CropDraw | None = None
+    for view in (kind for kind in spec.views for _ in range(kind.count)):
+        draw, x = _fullest(spec, view, rng, source, first)
+        first = first or draw
+        out.append(_finish(view, rng, source, draw, x))
+    return out
 
 
-def _anchor(
-    spec: ViewSpec, rng: np.random.Generator, source: Source
-) -> tuple[CropDraw, npt.NDArray[np.float32]]:
-    """The first view's crop: on the foreground or with enough tissue, where asked for."""
-    view, shape = spec.views[0], np.array(source.shape_DHW)
-    size = _size(view.crop)
-    region = Region((shape - 1) / 2, shape.astype(float))
-    points = source.foreground
-    if rng.random() < spec.foreground and points is not None and len(points):
-        region = Region(points[rng.integers(len(points))].astype(float), np.array(size) - 1.0)
-    best: tuple[float, CropDraw, npt.NDArray[np.float32]] | None = None
-    for _ in range(_TRIES if spec.min_tissue else 1):
-        draw = draw_crop(rng, size, view.spatial, source.shape_DHW, source.spacing_mm, region)
-        x = _read(source, draw)
+def _fullest(
+    spec: ViewSpec, view: View, rng: np.random.Generator, source: Source, first: CropDraw | None
+) -> tuple[CropDraw, Crop]:
+    """A crop with enough tissue, or the fullest of a few, near the first view if there is one."""
+    point = _labelled_point(spec, rng, source) if first is None else None
+    best: tuple[float, CropDraw, Crop] | None = None
+    for _ in range(_TRIES):
+        draw = draw_crop(
+            rng, _size(view.crop), view.spatial, source.spacing_mm,
+            flip=may_mirror(view.spatial.flip, source.modality),
+        )  # fmt: skip
+        draw = draw if first is None else narrowed(first, draw, spec.overlap)
+        draw = put(rng, draw, source.shape_DHW, _region(spec, draw, first, point))
+        x = np.asarray(apply_crop(source.read, draw, source.shape_DHW, np.array(source.fill)))
         share = float(_tissue(source, x).mean())
         if best is None or share > best[0]:
             best = share, draw, x
@@ -94,20 +104,38 @@ def _anchor(
     return best[1:]
 
 
+def _region(
+    spec: ViewSpec, draw: CropDraw, first: CropDraw | None, point: Vector | None
+) -> Region | None:
+    """Where the centre may lie: the first view shows enough of the crop, or it holds the point."""
+    if first is not None:
+        reach = farthest(first, draw, spec.overlap)
+        return Region(first.centre - reach, first.centre + reach)
+    if point is None:
+        return None
+    reach = np.maximum(draw.inner - 1, 0) / 2
+    return Region(point - reach, point + reach)
+
+
+def _labelled_point(spec: ViewSpec, rng: np.random.Generator, source: Source) -> Vector | None:
+    wanted, points = rng.random() < spec.foreground, source.foreground
+    if not wanted or points is None or not len(points):
+        return None
+    return np.asarray(points[rng.integers(len(points))], dtype=float)
+
+
 def _finish(
-    view: View,
-    rng: np.random.Generator,
-    source: Source,
-    draw: CropDraw,
-    x: npt.NDArray[np.float32],
+    view: View, rng: np.random.Generator, source: Source, draw: CropDraw, x: Crop
 ) -> dict[str, Any]:
     flat = len(view.crop) == 2
     out: dict[str, Any] = {"tissue": _squeeze(_tissue(source, x), flat), "place": draw.place}
     out.update(_hidden(rng, view))
     if source.read_labels is not None:
-        labels = apply_crop(source.read_labels, draw, source.shape_DHW, np.zeros(1), order=0)
+        labels = apply_crop(source.read_labels, draw, source.shape_DHW, np.zeros(1), nearest=True)
         out["label"] = _squeeze(labels, flat)[0]
-    out["x"] = _squeeze(apply_intensity(x, draw_intensity(rng, view.intensity)), flat)
+    levels = levels_of(source.modality, source.fill, source.shape_DHW, source.window_hu)
+    changed = apply_intensity(x, draw_intensity(rng, view.intensity), levels)
+    out["x"] = np.ascontiguousarray(_squeeze(changed, flat))
     return out
 
 
@@ -133,11 +161,7 @@ def _size(crop: tuple[int, ...]) -> tuple[int, int, int]:
     return d, h, w
 
 
-def _read(source: Source, draw: CropDraw) -> npt.NDArray[np.float32]:
-    return np.asarray(apply_crop(source.read, draw, source.shape_DHW, np.array(source.fill)))
-
-
-def _tissue(source: Source, x: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def _tissue(source: Source, x: Crop) -> npt.NDArray[np.bool_]:
     return np.asarray(x > np.array(source.air)[:, None, None, None])
 
 

@@ -8,19 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from medssl.core.geometry import plane_axis
-from medssl.core.viewspec import ViewSpec
-
 if TYPE_CHECKING:
     from medssl.views.build import Source
     from medssl.views.spatial import Read
-
-
-def cut_axis(spec: ViewSpec, source: Source) -> int:
-    """Array axis across which the views of a source are slices; 0 where nothing is to be cut."""
-    if len(spec.views[0].crop) == 3 or source.shape_DHW[0] == 1:
-        return 0
-    return plane_axis(spec.plane, source.spacing_mm)
 
 
 def across(source: Source, axis: int) -> Source:
