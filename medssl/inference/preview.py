@@ -1,4 +1,4 @@
-"""One picture per case: three orthogonal slices with the labels over them.
+"""One picture per case: three orthogonal slices of a volume, or a picture, with the labels on it.
 
 Shown as a radiologist expects: patient's right on the left, anterior or superior on top.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ COLOURS = np.array(
 )
 OPACITY = 0.5
 PANEL_PX = 320
+PICTURE_PX = 512
+"""Longest side of a picture in its preview."""
 # Array axis that is cut, then letters left, right, top, bottom, for axial, coronal, sagittal.
 PLANES = ((0, "RLAP"), (1, "RLSI"), (2, "APSI"))
 
@@ -71,6 +74,26 @@ def write_preview(
     write_bytes(path, png.getvalue())
 
 
+def write_picture_preview(
+    path: Path, x_CHW: npt.NDArray[Any], labels_HW: npt.NDArray[np.uint8]
+) -> None:
+    """Write a PNG: the picture, and beside it the same with its labels.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    if len(x_CHW) == 3 and x_CHW.dtype == np.uint8:
+        shown = np.moveaxis(x_CHW, 0, -1).astype(np.float32)
+    else:
+        shown = np.repeat(_grey(x_CHW[0])[..., None], 3, axis=-1)
+    pair = np.concatenate([shown.astype(np.uint8), _painted(shown, labels_HW)], axis=1)
+    scale = min(2 * PICTURE_PX / max(pair.shape[0] * 2, pair.shape[1]), 1.0)
+    size_px = max(round(pair.shape[1] * scale), 1), max(round(pair.shape[0] * scale), 1)
+    png = io.BytesIO()
+    Image.fromarray(pair).resize(size_px).save(png, format="PNG")
+    write_bytes(path, png.getvalue())
+
+
 def _centre(labels_DHW: npt.NDArray[np.uint8]) -> tuple[int, ...]:
     sizes = np.bincount(labels_DHW.ravel(), minlength=2)[1:]
     if not sizes.any():
@@ -88,8 +111,13 @@ def _grey(x_HW: FloatArray) -> npt.NDArray[np.float32]:
 def _overlay(
     grey_HW: npt.NDArray[np.float32], labels_HW: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.uint8]:
-    rgb = np.repeat(grey_HW[..., None], 3, axis=-1)
-    hit = labels_HW > 0
+    return _painted(np.repeat(grey_HW[..., None], 3, axis=-1), labels_HW)
+
+
+def _painted(
+    rgb_HWC: npt.NDArray[np.float32], labels_HW: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.uint8]:
+    rgb, hit = rgb_HWC.copy(), labels_HW > 0
     colour = COLOURS[(labels_HW[hit].astype(int) - 1) % len(COLOURS)]
     rgb[hit] = (1 - OPACITY) * rgb[hit] + OPACITY * colour
     return rgb.astype(np.uint8)

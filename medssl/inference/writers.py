@@ -1,4 +1,4 @@
-"""Label maps as NIfTI on the input's grid, and their volumes in mm³."""
+"""Label maps as NIfTI on the input's grid or as PNG, and their volumes in mm³ or areas."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from isal import igzip
+from PIL import Image
 
 from medssl.core.geometry import grid_distance_mm, to_voxel_order
 from medssl.core.runlog import disk_error, write_bytes, write_text
@@ -61,6 +62,30 @@ def volumes_mm3(labels_DHW: Labels, affine: Affine, names: Mapping[int, str]) ->
     """Volume of every named label but the background, absent labels included."""
     counts = np.bincount(labels_DHW.ravel(), minlength=256)
     return {k: int(counts[k]) * voxel_mm3(affine) for k in names if k != 0}
+
+
+def write_mask(path: Path, labels_HW: Labels) -> None:
+    """Write a label map as grey PNG; levels are label values.
+
+    No palette: OpenCV, ITK and others would read its colours instead of the labels.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    png = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(labels_HW)).save(png, format="PNG")
+    write_bytes(path, png.getvalue())
+
+
+def areas(
+    labels_HW: Labels, spacing_mm: tuple[float, ...] | None, names: Mapping[int, str]
+) -> dict[int, tuple[int, float | None]]:
+    """Pixels and mm² of every named label but the background; mm² where pixels have a size."""
+    counts = np.bincount(labels_HW.ravel(), minlength=256)
+    mm2 = None if spacing_mm is None else spacing_mm[0] * spacing_mm[1]
+    return {
+        k: (int(counts[k]), None if mm2 is None else int(counts[k]) * mm2) for k in names if k != 0
+    }
 
 
 def write_label_names(path: Path, names: Mapping[int, str]) -> None:

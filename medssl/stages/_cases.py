@@ -35,14 +35,19 @@ class Case:
     name: str
     channels: Channels
 
+    @property
+    def is_picture(self) -> bool:
+        """A single picture, not a volume."""
+        return self.channels[0].geometry.kind == "image"
+
 
 def scan_input(
-    path: Path, progress: Callable[[int, int], None] | None = None
+    path: Path, progress: Callable[[int, int], None] | None = None, *, pictures: bool = False
 ) -> tuple[Scan, Counter[str]]:
     """What a folder or a single file holds, and what is skipped without complaint.
 
     Label maps (see :func:`is_label_path`), DICOM SEG and RTSTRUCT are no scans to predict;
-    pictures are none either.
+    pictures are some only where the model takes ``pictures``, clips never.
 
     Raises:
         UsageError: the path does not exist.
@@ -54,22 +59,26 @@ def scan_input(
     else:
         raise UsageError("the input does not exist", where=str(path))
     skipped: Counter[str] = Counter(scan.ignored)
-    volumes = []
+    taken = []
+    kinds = {"volume", "image"} if pictures else {"volume"}
     for one in scan.found:
         if one.role == "label" or is_label_path(Path(one.files[0]).relative_to(scan.root)):
             skipped["label"] += 1
-        elif one.geometry.kind != "volume":
+        elif one.geometry.kind not in kinds:
             skipped[one.geometry.kind] += 1
         else:
-            volumes.append(one)
-    scan.found = volumes
+            taken.append(one)
+    scan.found = taken
     return scan, skipped
 
 
 def group_channels(
-    found: Iterable[Found], in_channels: int
+    found: Iterable[Found], in_channels: int, picture_channels: int | None = None
 ) -> tuple[list[Channels], list[Refused]]:
-    """Scans with as many channels as the model wants, and those that have not."""
+    """Scans with as many channels as the model wants, and those that have not.
+
+    Grey and colour pictures fit both where the contract turns them into ``picture_channels``.
+    """
     ready: list[Channels] = []
     refused: list[Refused] = []
     by_case: dict[Path, dict[int, Found]] = defaultdict(dict)
@@ -77,7 +86,7 @@ def group_channels(
         match = _CHANNEL.fullmatch(_stem(one)) if in_channels > 1 else None
         if match and one.shape[0] == 1 and one.format == "nifti":
             by_case[Path(one.files[0]).with_name(match[1])][int(match[2])] = one
-        elif one.shape[0] == in_channels:
+        elif one.shape[0] == in_channels or _matched(one, picture_channels):
             ready.append((one,))
         else:
             what = f"{one.shape[0]} channels, the model needs {in_channels}"
@@ -102,8 +111,8 @@ def name_cases(
 ) -> list[Case]:
     """Cases with names that differ from each other, upper and lower case apart too.
 
-    A NIfTI is named by its path below ``root``, a DICOM series by its folder and series number;
-    names that several scans would share get the record id at the end.
+    A NIfTI or a picture is named by its path below ``root``, a DICOM series by its folder and
+    series number; names that several scans would share get the record id at the end.
     """
     ids = [record_id(channels) for channels in scans]
     names = ids if hashed_names else [_name(channels, root) for channels in scans]
@@ -131,6 +140,10 @@ def _scan_file(path: Path) -> Scan:
     return scan
 
 
+def _matched(one: Found, picture_channels: int | None) -> bool:
+    return picture_channels is not None and one.geometry.kind == "image" and one.shape[0] in (1, 3)
+
+
 def _channel_problem(numbered: dict[int, Found], in_channels: int) -> str | None:
     if sorted(numbered) != list(range(in_channels)):
         return f"channel files {sorted(numbered)}, the model needs 0 to {in_channels - 1}"
@@ -150,6 +163,8 @@ def _channel_problem(numbered: dict[int, Found], in_channels: int) -> str | None
 def _name(channels: Channels, root: Path) -> str:
     first = channels[0]
     folder = Path(first.files[0]).parent.relative_to(root)
+    if first.geometry.kind == "image":
+        return (folder / Path(first.files[0]).stem).as_posix()
     if first.format == "dicom":
         name = folder.as_posix() if folder.parts else root.name
         return name if first.series_number is None else f"{name}_{first.series_number}"

@@ -16,10 +16,10 @@ from medssl.core.geometry import Geometry, cut_axis
 from medssl.core.preprocess import prepare, restore_labels
 from medssl.core.sample import UNKNOWN
 from medssl.encoders.card import Card
-from medssl.inference.preview import write_preview
+from medssl.inference.preview import write_picture_preview, write_preview
 from medssl.inference.seg import tilt_problem, write_seg
 from medssl.inference.sliding import predict_scores
-from medssl.inference.writers import write_segmentation
+from medssl.inference.writers import write_mask, write_segmentation
 from medssl.readers._dicom_sources import slice_sources
 from medssl.readers._dispatch import sample
 from medssl.readers._source import local_file
@@ -39,18 +39,22 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """Labels (D, H, W) on the scan's grid, and the scan (C, D, H, W) itself."""
+    """Labels (D, H, W) on the scan's grid, and the scan (C, D, H, W) itself; D = 1 for a picture.
+
+    A picture has no affine, and maybe no spacing.
+    """
 
     labels_DHW: npt.NDArray[np.uint8]
     scan_CDHW: npt.NDArray[Any]
-    affine: npt.NDArray[np.float64]
+    affine: npt.NDArray[np.float64] | None
+    spacing_mm: tuple[float, ...] | None
 
 
 def predict_case(model: nn.Module, card: Card, channels: Channels, window: Window) -> Prediction:
     """Predict one scan.
 
     Args:
-        model: (B, C, D, H, W) float32 -> logits (B, K, D, H, W).
+        model: (B, C, *window) float32 -> logits (B, K, *window).
         card: the model's input contract and window size.
         channels: records of the scan, see :class:`medssl.stages._cases.Case`.
         window: overlap, batch and device.
@@ -79,14 +83,20 @@ def predict_case(model: nn.Module, card: Card, channels: Channels, window: Windo
         raise ReadError("out_of_memory", what) from error
     except ResourceError as error:
         raise ReadError("too_large", error.what, fix=error.fix) from error
-    assert geometry.affine is not None  # prepare refuses unknown geometry
-    return Prediction(labels_DHW=labels_DHW, scan_CDHW=scan_CDHW, affine=geometry.affine)
+    if geometry.kind == "image":
+        scan_CDHW = scan_CDHW[:, None]
+    return Prediction(
+        labels_DHW=labels_DHW,
+        scan_CDHW=scan_CDHW,
+        affine=geometry.affine,
+        spacing_mm=geometry.spacing_mm,
+    )
 
 
 class Outputs(NamedTuple):
-    """Which label maps a case gets."""
+    """Which label maps a case gets: a NIfTI or PNG ``map``, a DICOM SEG."""
 
-    nifti: bool
+    map: bool
     seg: bool
 
 
@@ -95,25 +105,30 @@ def outputs_of(case: Case, asked: Format | None) -> tuple[Outputs, tuple[str, st
 
     Args:
         case: the scan.
-        asked: ``None`` = NIfTI, and DICOM SEG where the scan is DICOM.
+        asked: ``None`` = NIfTI, and DICOM SEG where the scan is DICOM. Pictures get a PNG.
     """
     first = case.channels[0]
-    nifti = asked != "dicom-seg"
+    if case.is_picture:
+        outputs = Outputs(map=True, seg=False)
+        if asked in (None, "nifti"):
+            return outputs, None
+        return outputs, ("seg_not_possible", "a picture gets a PNG, no DICOM SEG")
+    own = asked != "dicom-seg"
     if asked == "nifti" or (asked is None and first.format != "dicom"):
-        return Outputs(nifti=True, seg=False), None
+        return Outputs(map=True, seg=False), None
     if first.format != "dicom":
         what = "a DICOM SEG refers to DICOM images; this scan is in another format"
-        return Outputs(nifti=nifti, seg=False), ("no_dicom_source", what)
+        return Outputs(map=own, seg=False), ("no_dicom_source", what)
     problem = "" if first.geometry.affine is None else tilt_problem(first.geometry.affine)
     if problem:
-        return Outputs(nifti=True, seg=False), ("seg_not_possible", problem)
-    return Outputs(nifti=nifti, seg=True), None
+        return Outputs(map=True, seg=False), ("seg_not_possible", problem)
+    return Outputs(map=own, seg=True), None
 
 
 def write_case(
     out: Path, case: Case, prediction: Prediction, outputs: Outputs, card: Card
 ) -> ReadError | None:
-    """Write preview and label maps, NIfTI last: where all of them exist, the case is complete.
+    """Write preview and label maps, the DICOM SEG first: where all exist, the case is complete.
 
     Returns:
         Why the DICOM SEG could not be written, if so; then there is a NIfTI in any case.
@@ -121,36 +136,47 @@ def write_case(
     Raises:
         ResourceError: the disk is full.
     """
-    nifti, seg = label_paths(out, case)
-    nifti.parent.mkdir(parents=True, exist_ok=True)
+    own, seg = label_paths(out, case)
+    own.parent.mkdir(parents=True, exist_ok=True)
     labels_DHW, affine = prediction.labels_DHW, prediction.affine
     preview = out / f"{case.name}_preview.png"
+    if affine is None:
+        write_picture_preview(preview, prediction.scan_CDHW[:, 0], labels_DHW[0])
+        write_mask(own, labels_DHW[0])
+        return None
     write_preview(preview, prediction.scan_CDHW[0], labels_DHW, affine)
     failed = None
     if outputs.seg:
-        failed = _write_seg(seg, case, prediction, card)
-    if not outputs.nifti and failed is None:
+        failed = _write_seg(seg, case, labels_DHW, affine, card)
+    if not outputs.map and failed is None:
         return None
     first = case.channels[0]
     if first.format == "nifti":
         with local_file(Path(first.files[0])) as like:
-            write_segmentation(nifti, labels_DHW, affine, like=like)
+            write_segmentation(own, labels_DHW, affine, like=like)
     else:
-        write_segmentation(nifti, labels_DHW, affine)
+        write_segmentation(own, labels_DHW, affine)
     return failed
 
 
 def label_paths(out: Path, case: Case) -> tuple[Path, Path]:
-    """Where NIfTI and DICOM SEG of a case lie."""
-    return out / f"{case.name}_seg.nii.gz", out / f"{case.name}_seg.dcm"
+    """Where NIfTI (or PNG) and DICOM SEG of a case lie."""
+    ending = "png" if case.is_picture else "nii.gz"
+    return out / f"{case.name}_seg.{ending}", out / f"{case.name}_seg.dcm"
 
 
-def _write_seg(path: Path, case: Case, prediction: Prediction, card: Card) -> ReadError | None:
+def _write_seg(
+    path: Path,
+    case: Case,
+    labels_DHW: npt.NDArray[np.uint8],
+    affine: npt.NDArray[np.float64],
+    card: Card,
+) -> ReadError | None:
     try:
         write_seg(
             path,
-            prediction.labels_DHW,
-            prediction.affine,
+            labels_DHW,
+            affine,
             slice_sources(case.channels[0]),
             card.labels,
             weights_sha256=card.weights_sha256,
@@ -162,7 +188,7 @@ def _write_seg(path: Path, case: Case, prediction: Prediction, card: Card) -> Re
 
 def _check(card: Card, channels: Channels) -> None:
     for one in channels:
-        if one.geometry.kind != "volume":
+        if one.geometry.kind != "volume" and len(card.patch_size) == 3:
             raise ReadError("not_a_volume", f"a {one.geometry.kind}, the model takes volumes")
         if UNKNOWN not in {one.modality, card.modality} and one.modality != card.modality:
             # The scan's own modality is free text of its header: it stays out of the ledger.

@@ -2,8 +2,11 @@
 
 For each scan, below ``out`` and under the scan's own relative path (a DICOM series: its folder
 and series number): ``<name>_seg.nii.gz`` on the scan's grid, ``<name>_seg.dcm`` (a DICOM SEG, for
-the archive the scan came from) and ``<name>_preview.png``. Besides:
-``labels.json`` (label names), ``volumes.csv`` (mm³ per scan and label), ``run.json``,
+the archive the scan came from) and ``<name>_preview.png``. For each picture, with an image
+encoder: ``<name>_seg.png``, grey levels are label values as in the masks of the training, of the
+picture's own size, and the preview. An image encoder takes volumes slice by slice. Besides:
+``labels.json`` (label names), ``volumes.csv`` (mm³ per scan and label), ``areas.csv`` (pixels per
+picture and label, and mm² where pixels have a size), ``run.json``,
 ``quarantine.jsonl`` (what could not be predicted and why) and ``paths.parquet`` (mode 0600: which
 file a record id stands for). All but the last, the names of the results and the DICOM SEG, which
 names the patient as its scan does, hold ids only.
@@ -11,19 +14,12 @@ names the patient as its scan does, hold ids only.
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import polars as pl
 import rich
-import torch
-import yaml
 from pydantic import Field
 from rich.progress import Progress
 from torch import nn
@@ -32,11 +28,11 @@ from medssl.archive.build import record_id_of
 from medssl.archive.identity import load_salt
 from medssl.archive.quarantine import Ledger
 from medssl.core.config import Config
-from medssl.core.errors import NothingUsableError, ReadError, ResourceError, UsageError
-from medssl.core.runlog import Run, write_bytes
+from medssl.core.errors import NothingUsableError, ReadError, ResourceError
+from medssl.core.runlog import Run
 from medssl.encoders.card import Card
 from medssl.heads.segmentation import load_model
-from medssl.inference.writers import append_table, volumes_mm3, write_label_names, write_table
+from medssl.inference.writers import write_label_names
 from medssl.readers._base import Found, Refused
 from medssl.stages._cases import Case, group_channels, name_cases, scan_input
 from medssl.stages._predict_case import (
@@ -48,10 +44,8 @@ from medssl.stages._predict_case import (
     predict_case,
     write_case,
 )
-
-_COLUMNS = ("record_id", "label", "name", "volume_mm3")
-# A resumed run must not mix results that these would make different.
-_FIXED = ("model", "overlap", "hashed_names", "format")
+from medssl.stages._predict_setup import check_unchanged, device_of, refuse_overlap, write_paths
+from medssl.stages._predict_tables import SizeTables
 
 
 class PredictConfig(Config):
@@ -84,8 +78,8 @@ def run(config: PredictConfig) -> Run:
         NothingUsableError: no scan could be predicted.
         ResourceError: disk full, or every scan ran out of memory.
     """
-    _refuse_overlap(config)
-    device = _device(config.device)
+    refuse_overlap(config)
+    device = device_of(config.device)
     model, card = load_model(config.checkpoint, device)
     finished = Run.open("predict", config.out, resume=config.resume, overwrite=config.overwrite)
     session = _Session(finished, config, model, card, device)
@@ -108,13 +102,14 @@ class _Session:
             overlap=config.overlap, batch_windows=config.batch_windows, device=device
         )
         resolved = {"model": card.weights_sha256, "contract": card.contract.digest}
-        _check_unchanged(self.out, {**config.model_dump(), **resolved})
+        check_unchanged(self.out, {**config.model_dump(), **resolved})
         run.save_config(config, resolved)
         write_label_names(self.out / "labels.json", card.labels)
         self.salt = load_salt(self.out)
         self.ledger = Ledger(self.out / "quarantine.jsonl")
         self.cases: list[Case] = []
         self.outputs: dict[str, Outputs] = {}
+        self.tables = SizeTables(self.out, card.labels)
         self.done: set[str] = set()
         self.failed: Counter[str] = Counter()
         self.failed_ids: set[str] = set()
@@ -127,8 +122,11 @@ class _Session:
         scan, self.skipped = scan_input(
             self.config.input,
             lambda done, total: progress.update(task, completed=done, total=total),
+            pictures=len(self.card.patch_size) == 2,
         )
-        groups, misfits = group_channels(scan.found, self.card.in_channels)
+        groups, misfits = group_channels(
+            scan.found, self.card.in_channels, self.card.contract.picture_channels
+        )
         self.cases = name_cases(
             groups,
             scan.root,
@@ -147,18 +145,13 @@ class _Session:
             rows += [(record_id, file, "") for file in bad.files]
             self._quarantine(record_id, bad.reason, bad.message)
         self.ledger.save()
-        _write_paths(self.out / "paths.parquet", rows)
+        write_paths(self.out / "paths.parquet", rows)
 
     def todo(self) -> list[Case]:
         """Cases without a result; the volumes of those with one are kept."""
         exists = {case.record_id for case in self.cases if self._is_complete(case)}
         self.done = exists if self.config.resume else set()
-        table = self.out / "volumes.csv"
-        kept: list[list[str]] = []
-        if self.done and table.exists():
-            rows = csv.reader(io.StringIO(table.read_text(encoding="utf-8")))
-            kept = [row for row in rows if row and row[0] in self.done]
-        write_table(table, [_COLUMNS, *kept])
+        self.tables.begin(self.cases, self.done)
         wanted = (case for case in self.cases if any(self.outputs[case.record_id]))
         return [case for case in wanted if case.record_id not in self.done]
 
@@ -171,12 +164,8 @@ class _Session:
             self._quarantine(case.record_id, error.reason, error.what)
             self.ledger.save()
             return
-        volumes = volumes_mm3(prediction.labels_DHW, prediction.affine, self.card.labels)
-        rows = [
-            (case.record_id, k, self.card.labels[k], round(mm3, 3)) for k, mm3 in volumes.items()
-        ]
-        # Volumes first: a case counts as done once its label map exists.
-        append_table(self.out / "volumes.csv", rows)
+        # Sizes first: a case counts as done once its label map exists.
+        self.tables.add(case, prediction)
         failed = write_case(self.out, case, prediction, self.outputs[case.record_id], self.card)
         if failed is not None:
             self._without_seg(case, failed.reason, failed.what)
@@ -243,7 +232,7 @@ class _Session:
     def _is_complete(self, case: Case) -> bool:
         wanted = self.outputs[case.record_id]
         if self.config.format is None:
-            wanted = Outputs(nifti=True, seg=False)
+            wanted = Outputs(map=True, seg=False)
         pairs = zip(label_paths(self.out, case), wanted, strict=True)
         return any(wanted) and all(path.exists() for path, asked in pairs if asked)
 
@@ -251,45 +240,3 @@ class _Session:
         files = tuple(file for one in parts for file in one.files)
         part = ";".join(one.part for one in parts if isinstance(one, Found) and one.part)
         return record_id_of(files, root, self.salt, part)
-
-
-def _device(asked: str) -> str:
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=asked)
-    except (RuntimeError, AssertionError):
-        raise UsageError(f"device '{asked}' is not here", fix="device=cpu, or auto") from None
-    return asked
-
-
-def _refuse_overlap(config: PredictConfig) -> None:
-    """Results may not land among the scans, nor may --overwrite delete scans or the model."""
-    out = config.out.resolve()
-    scans, model = config.input.resolve(), config.checkpoint.resolve()
-    if out.is_relative_to(scans) or scans.is_relative_to(out):
-        fix = "choose an --out beside the input"
-        raise UsageError("the output and the input overlap", where=str(config.out), fix=fix)
-    if out.is_relative_to(model) or model.is_relative_to(out):
-        fix = "choose an --out beside the checkpoint"
-        raise UsageError("the output and the checkpoint overlap", where=str(config.out), fix=fix)
-
-
-def _write_paths(path: Path, rows: list[tuple[str, str, str]]) -> None:
-    # Binary, as in the catalog: file names need not be valid text.
-    schema: dict[str, Any] = {"record_id": pl.String, "path": pl.Binary, "result": pl.Binary}
-    encoded = [(record_id, os.fsencode(file), os.fsencode(name)) for record_id, file, name in rows]
-    table = io.BytesIO()
-    pl.DataFrame(encoded, schema=schema, orient="row").write_parquet(table)
-    write_bytes(path, table.getvalue(), mode=0o600)
-
-
-def _check_unchanged(out: Path, wanted: dict[str, object]) -> None:
-    path = out / "resolved.yaml"
-    if not path.exists():
-        return
-    earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
-    changed = [key for key in _FIXED if earlier.get(key) != wanted[key]]
-    if changed:
-        what = f"the results in the output folder come from another {changed[0]}"
-        raise UsageError(what, where=str(out), fix="choose another --out, or give --overwrite")

@@ -272,8 +272,8 @@ def test_file_that_may_not_be_read(model, scans, tmp_path):
 def test_file_that_fails_between_scan_and_read(model, scans, tmp_path, monkeypatch):
     path = save_nifti(scans / "bad.nii.gz", BLOB, AFFINE)
 
-    def scan_then_lose(*given):
-        found = scan_input(*given)
+    def scan_then_lose(*given, **more):
+        found = scan_input(*given, **more)
         path.unlink()
         return found
 
