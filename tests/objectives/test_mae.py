@@ -1,25 +1,12 @@
-"""Golden checks of masked autoencoding: closed forms only."""
+"""Golden checks of masked autoencoding (methods 2.1)."""
 
 import numpy as np
 import pytest
 import torch
 
 from medssl.core.masks import hidden_count, random_mask
-from medssl.objectives._parts.patches import masked_mse, patchify, standardise
-
-
-def unpatchify(patches, size, grid, channels):
-    b = len(patches)
-    cut = patches.view(b, *grid, channels, *size)
-    whole = cut.permute(0, 4, 1, 5, 2, 6, 3, 7)
-    return whole.reshape(b, channels, *(g * s for g, s in zip(grid, size, strict=True)))
-
-
-def test_patchify_has_an_inverse():
-    x = torch.randn(2, 3, 4, 6, 8)
-    patches = patchify(x, (2, 3, 4))
-    assert patches.shape == (2, 8, 3 * 24)
-    assert torch.equal(unpatchify(patches, (2, 3, 4), (2, 2, 2), 3), x)
+from medssl.encoders._tokens import blocks_to_voxels
+from tests.objectives.tiny import ENCODERS, batch_of, make, ready
 
 
 @pytest.mark.parametrize(("tokens", "ratio", "hidden"), [(196, 0.75, 147), (196, 0.9, 176)])
@@ -40,42 +27,93 @@ def test_every_token_is_hidden_equally_often():
     assert np.abs(np.mean(draws, axis=0) - 0.5).max() < 5 * 0.008
 
 
-def test_predicting_the_standardised_target_costs_nothing():
-    target = standardise(torch.randn(2, 4, 64))
-    assert masked_mse(target, target, torch.ones(2, 4, 64, dtype=torch.bool)) == 0
+def test_three_quarters_are_hidden_and_only_tissue_counts():
+    task = make("mae", "vit3d-xs")
+    batch = batch_of(task)
+    view = batch["views"][0]
+    assert (view["mask"].sum(1) == int(0.75 * view["mask"].shape[1])).all()
+    hidden = _voxels(task, view)
+    share = (view["tissue"] & hidden).float().mean()
+    assert task.step(batch).log["target_share"] == pytest.approx(float(share), abs=1e-6)
 
 
-def test_predicting_zero_costs_n_minus_1_over_n():
-    # Unbiased variance 1 over n voxels: mean square is (n - 1) / n.
-    target = standardise(torch.randn(2, 4, 64, dtype=torch.float64) * 100)
-    loss = masked_mse(torch.zeros_like(target), target, torch.ones(2, 4, 64, dtype=torch.bool))
-    assert loss.item() == pytest.approx(63 / 64, abs=1e-4)
+def _voxels(task, view):
+    grid = task.encoder.grid(tuple(view["x"].shape[2:]))
+    return blocks_to_voxels(view["mask"], grid, task.encoder.token_size)
 
 
-def test_visible_and_air_voxels_have_no_gradient():
-    prediction = torch.randn(1, 2, 8, requires_grad=True)
-    counted = torch.zeros(1, 2, 8, dtype=torch.bool)
-    counted[0, 1, :5] = True
-    masked_mse(prediction, torch.zeros(1, 2, 8), counted).backward()
-    assert (prediction.grad[~counted] == 0).all()
-    assert (prediction.grad[counted] != 0).all()
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_no_prediction_depends_on_a_hidden_voxel(encoder):
+    task = ready(make("mae", encoder)).eval()
+    batch = batch_of(task)
+    view = batch["views"][0]
+    hidden = _voxels(task, view)
+    seen = []
+    (task.decoder or task.token_decoder).register_forward_hook(lambda *a: seen.append(a[2]))
+    with torch.no_grad():
+        task.step(batch)
+        view["x"] = torch.where(hidden, torch.randn_like(view["x"]) * 50, view["x"])
+        task.step(batch)
+        view["x"] = torch.where(hidden, view["x"], view["x"] + 1)
+        task.step(batch)
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
 
 
-def test_a_sample_of_air_adds_zero_not_nan():
-    x = torch.ones(2, 1, 4)
-    counted = torch.tensor([[[True] * 4], [[False] * 4]])
-    assert masked_mse(x, torch.zeros(2, 1, 4), counted).item() == 0.5
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_only_patches_of_hidden_tissue_pull_on_the_prediction(encoder):
+    task = make("mae", encoder)
+    batch = batch_of(task)
+    seen = []
+    (task.decoder or task.token_decoder).register_forward_hook(
+        lambda *a: (a[2].retain_grad(), seen.append(a[2]))[-1]
+    )
+    task.step(batch).loss.backward()
+    [prediction] = seen
+    view = batch["views"][0]
+    if task.decoder is None:
+        pulled, allowed = prediction.grad.abs().sum(2) > 0, view["mask"]
+    else:
+        pulled, allowed = prediction.grad != 0, _voxels(task, view) & view["tissue"]
+    assert pulled.any()
+    assert not (pulled & ~allowed).any()
 
 
-def test_gradient_agrees_with_finite_differences():
-    x = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True)
-    y, counted = torch.randn(3, 2, 4, dtype=torch.float64), torch.rand(3, 2, 4) > 0.3
-    # masked_mse computes in float32: compare with a central difference at that precision.
-    masked_mse(x, y, counted).backward()
-    step = 1e-2
-    shifted = x.detach().clone()
-    shifted[1, 1, 2] += step
-    up = masked_mse(shifted, y, counted)
-    shifted[1, 1, 2] -= 2 * step
-    down = masked_mse(shifted, y, counted)
-    assert float(up - down) / (2 * step) == pytest.approx(float(x.grad[1, 1, 2]), abs=1e-3)
+def test_hidden_air_changes_nothing():
+    task = make("mae", "timm/resnet18").eval()
+    batch = batch_of(task)
+    view = batch["views"][0]
+    before = task.step(batch).loss
+    air = _voxels(task, view) & ~view["tissue"]
+    assert air.any()
+    view["x"] = view["x"].masked_fill(air, 1e4)
+    assert torch.equal(before, task.step(batch).loss)
+
+
+def test_a_crop_without_tissue_costs_nothing():
+    task = make("mae", "vit3d-xs")
+    batch = batch_of(task)
+    batch["views"][0]["tissue"] = torch.zeros_like(batch["views"][0]["tissue"])
+    loss = task.step(batch).loss
+    loss.backward()
+    assert loss == 0
+    assert all(torch.isfinite(p.grad).all() for p in task.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("kind", ["block", "column", "blocks"])
+def test_every_shape_of_mask_hides_equally_many_tokens(kind):
+    task = make("mae", "vit3d-xs", mask_kind=kind, mask_ratio=0.5)
+    batch = batch_of(task)
+    assert len(set(batch["views"][0]["mask"].sum(1).tolist())) == 1
+    assert torch.isfinite(task.step(batch).loss)
+
+
+def test_visible_tokens_only_are_computed():
+    task = make("mae", "vit3d-xs")
+    batch = batch_of(task)
+    view = batch["views"][0]
+    shapes = []
+    task.encoder.blocks[0].register_forward_hook(lambda *a: shapes.append(a[2].shape))
+    task.step(batch)
+    tokens = view["mask"].shape[1]
+    assert shapes[0][1] == tokens - int(0.75 * tokens)
