@@ -35,7 +35,7 @@ from pydantic import Field
 from torch import Tensor
 
 from medssl.core.seeding import generator
-from medssl.core.task import Batch, StepOutput
+from medssl.core.task import Batch
 from medssl.core.viewspec import Setting
 from medssl.encoders._base import Encoder
 from medssl.objectives._parts.distributed import gather, rank
@@ -118,30 +118,24 @@ class Objective(Pair):
 
     def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
         super().__init__(encoder, config, setting)
-        self.config = config
+        redundancy = config.redundancy
+        self.weights = {"redundancy": redundancy, "mixed": config.mixed * redundancy}
         self.head = Projector(encoder.width, config.hidden, config.out, 3, norm=config.norm)
         # Mixtures are drawn from it, so that every device and a resumed run draw the same.
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
-    def step(self, batch: Batch) -> StepOutput:
-        """The weighted sum of the terms."""
-        terms = self.terms(batch)
-        loss = terms["invariance"] + self.config.redundancy * terms["redundancy"]
-        if "mixed" in terms:
-            loss = loss + self.config.mixed * self.config.redundancy * terms["mixed"]
-        return StepOutput(loss, terms)
-
-    def terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms of the loss, without their weights."""
+    def compare(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """The terms over the global batch, and its embeddings."""
         vectors = view_vectors(self.encoder, batch["views"])
-        a_BD, b_BD = (standardise(gather(self.head(vector))) for vector in vectors)
+        first_BD, second_BD = (gather(self.head(vector)) for vector in vectors)
+        a_BD, b_BD = standardise(first_BD), standardise(second_BD)
         terms = barlow_terms(a_BD, b_BD)
-        if self.config.mixed:
+        if self.weights["mixed"]:
             alpha, partner_B = self._draw(gather(batch["record"]))
             mixture = self._mixture(batch, alpha, partner_B)
             mixed_BD = standardise(gather(self.head(self.encoder(mixture).global_BD)))
             terms["mixed"] = mixing_error(mixed_BD, a_BD, b_BD, partner_B, alpha)
-        return terms
+        return terms, first_BD
 
     def after_update(self, progress: float) -> None:  # noqa: ARG002
         """New mixtures for the next update."""

@@ -30,7 +30,7 @@ from pydantic import Field
 from torch import Tensor
 
 from medssl.core.ema import cosine_momentum
-from medssl.core.task import Batch, StepOutput
+from medssl.core.task import Batch
 from medssl.core.viewspec import Setting
 from medssl.encoders._base import Encoder
 from medssl.objectives._parts.heads import Norm, Projector
@@ -72,17 +72,13 @@ class Objective(Pair):
         self.predictor = Projector(config.out, config.hidden, config.out, norm=config.norm)
         self.teacher = Teacher(self._student())
 
-    def step(self, batch: Batch) -> StepOutput:
-        """Error of the prediction, in both directions."""
-        terms = self.terms(batch)
-        return StepOutput(terms["regression"], terms)
-
-    def terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms of the loss."""
+    def compare(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Error of the prediction in both directions, and the teacher's embeddings."""
         vectors = view_vectors(self.encoder, batch["views"])
         z1_BD, z2_BD = (self.predictor(self.head(v)) for v in vectors)
         t1_BD, t2_BD = (self.teacher(view["x"]) for view in batch["views"])
-        return {"regression": (regression(z1_BD, t2_BD) + regression(z2_BD, t1_BD)) / 2}
+        loss = (regression(z1_BD, t2_BD) + regression(z2_BD, t1_BD)) / 2
+        return {"regression": loss}, t1_BD
 
     def after_update(self, progress: float) -> None:
         """The teacher follows."""

@@ -117,22 +117,18 @@ class Objective(Pair):
         self.teacher = Teacher(self._student())
         self._noted: list[tuple[Tensor, Tensor]] = []
 
-    def step(self, batch: Batch) -> StepOutput:
-        """The loss of this rank's queries against the keys of all ranks."""
+    def compare(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """The contrast of this rank's queries with keys, and the keys of all ranks."""
         if self.config.version == "v3":
-            terms = self.terms(batch)
-            return StepOutput(terms["contrast"], terms)
-        key_BD = self.teacher(batch["views"][1]["x"])
-        if self.training and torch.is_grad_enabled():
-            self._noted.append((unit(gather(key_BD)), gather(batch["record"])))
-        loss = self._against_queue(batch, key_BD)
-        return StepOutput(loss, {"contrast": loss})
+            return self._within_batch(batch)
+        return self._against_queue(batch)
 
-    def terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms of the loss."""
-        if self.config.version == "v3":
-            return {"contrast": self._within_batch(batch)}
-        return {"contrast": self._against_queue(batch, self.teacher(batch["views"][1]["x"]))}
+    def step(self, batch: Batch) -> StepOutput:
+        """The loss; keys are noted for the queue."""
+        terms, key_ND = self.compare(batch)
+        if self.config.version == "v2" and self.training and torch.is_grad_enabled():
+            self._noted.append((key_ND, gather(batch["record"])))
+        return self.output(terms, key_ND)
 
     def after_update(self, progress: float) -> None:
         """The teacher follows; the queue takes the keys of the update."""
@@ -148,17 +144,19 @@ class Objective(Pair):
         """Keys of a skipped update are not kept."""
         self._noted.clear()
 
-    def _against_queue(self, batch: Batch, key_BD: Tensor) -> Tensor:
-        [query_BD] = view_vectors(self.encoder, batch["views"][:1])
-        return queue_nce(
-            self.head(query_BD),
+    def _against_queue(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        first, second = batch["views"]
+        key_BD = unit(self.teacher(second["x"]))
+        loss = queue_nce(
+            self.head(self.encoder(first["x"]).global_BD),
             key_BD,
             self.queue.key_KD,
             temperature=self.config.temperature,
             same_BM=batch["record"][:, None] == self.queue.record_K,
         )
+        return {"contrast": loss}, gather(key_BD)
 
-    def _within_batch(self, batch: Batch) -> Tensor:
+    def _within_batch(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         vectors = view_vectors(self.encoder, batch["views"])
         keys = [gather(self.teacher(view["x"])) for view in batch["views"]]
         losses = [
@@ -172,7 +170,8 @@ class Objective(Pair):
             )
             for vector, key_ND in zip(vectors, reversed(keys), strict=True)
         ]
-        return 2 * self.config.temperature * (losses[0] + losses[1])
+        loss = 2 * self.config.temperature * (losses[0] + losses[1])
+        return {"contrast": loss}, keys[0]
 
     def _student(self) -> Branch:
         return Branch(self.encoder, self.head)

@@ -29,7 +29,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from medssl.core.task import Batch, StepOutput
+from medssl.core.task import Batch
 from medssl.core.viewspec import Setting
 from medssl.encoders._base import Encoder
 from medssl.objectives._parts.contrast import nt_xent
@@ -57,17 +57,10 @@ class Objective(Pair):
         self.config = config
         self.head = Projector(encoder.width, config.hidden, config.out, norm=config.norm)
 
-    def step(self, batch: Batch) -> StepOutput:
-        """The loss of the global batch, and how many negatives a view had."""
-        terms = self.terms(batch)
-        record = gather(batch["record"])
-        others = 2 * (record[:, None] != record).sum(1).float().mean()
-        return StepOutput(terms["contrast"], {**terms, "negatives": others})
-
-    def terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms of the loss."""
+    def compare(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """The contrast over the global batch, and its embeddings."""
         vectors = torch.cat(view_vectors(self.encoder, batch["views"]))
         a_BD, b_BD = (gather(z_BD) for z_BD in self.head(vectors).chunk(2))
         record = gather(batch["record"])
         loss = nt_xent(a_BD, b_BD, temperature=self.config.temperature, record_B=record)
-        return {"contrast": loss}
+        return {"contrast": loss}, a_BD

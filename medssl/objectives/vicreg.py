@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from medssl.core.task import Batch, StepOutput
+from medssl.core.task import Batch
 from medssl.core.viewspec import Setting
 from medssl.encoders._base import Encoder
 from medssl.objectives._parts.distributed import gather
@@ -85,22 +85,20 @@ class Objective(Pair):
 
     def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
         super().__init__(encoder, config, setting)
-        self.config = config
+        self.weights = {
+            "invariance": config.invariance,
+            "variance": config.variance,
+            "covariance": config.covariance,
+        }
         self.head = Projector(encoder.width, config.hidden, config.out, 3, norm=config.norm)
 
-    def step(self, batch: Batch) -> StepOutput:
-        """The weighted sum of the three terms."""
-        terms = self.terms(batch)
-        loss = self.config.invariance * terms["invariance"]
-        loss = loss + self.config.variance * terms["variance"]
-        return StepOutput(loss + self.config.covariance * terms["covariance"], terms)
-
-    def terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms of the loss, without their weights."""
+    def compare(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """The three terms over the global batch, and its embeddings."""
         vectors = view_vectors(self.encoder, batch["views"])
         a_BD, b_BD = (gather(self.head(vector)) for vector in vectors)
-        return {
+        terms = {
             "invariance": F.mse_loss(upcast(a_BD), upcast(b_BD)),
             "variance": (variance_hinge(a_BD) + variance_hinge(b_BD)) / 2,
             "covariance": redundancy(a_BD) + redundancy(b_BD),
         }
+        return terms, a_BD
