@@ -112,7 +112,7 @@ def pooled_tokens(pyramid: list[Tensor], grid: tuple[int, ...]) -> Tensor:
     """The coarsest map that is at least as fine as the grid, averaged over each token."""
     fine = [m for m in pyramid if all(s >= g for s, g in zip(m.shape[2:], grid, strict=True))]
     pool = nn.AdaptiveAvgPool3d if len(grid) == 3 else nn.AdaptiveAvgPool2d
-    pooled: Tensor = pool(grid)(fine[-1])  # type: ignore[arg-type]
+    pooled: Tensor = pool(grid)(fine[-1])
     return pooled.flatten(2).transpose(1, 2)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from segmentation_models_pytorch.decoders.dpt.decoder import ReassembleBlock, ResidualConvBlock
+from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+from segmentation_models_pytorch.decoders.unetplusplus.decoder import UnetPlusPlusDecoder
 from torch import Tensor, nn
 
 from medssl.core.features import Features
 from medssl.encoders._base import Decoder, refuse_decoder
+
+# Halvings down to the deepest map.
+_FPN_DEPTH = 5
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,25 @@ def image_decoder(maps: Maps, out_channels: int, name: str) -> Decoder:
     Raises:
         ConfigError: no such decoder for these maps.
     """
-    kinds = _DECODERS if maps.hierarchical else {"dpt": DPT2D}
+    kinds = _kinds(maps)
     if name == "auto":
         name = next(iter(kinds))
     if name not in kinds:
         raise refuse_decoder(name, tuple(kinds))
     return kinds[name](maps, out_channels)
+
+
+def _kinds(maps: Maps) -> dict[str, Callable[[Maps, int], Decoder]]:
+    """Decoders that fit; the default first."""
+    if not maps.hierarchical:
+        return {"dpt": DPT2D}
+    kinds: dict[str, Callable[[Maps, int], Decoder]] = {"unet": UNet2D}
+    channels = Steps(maps).channels
+    if all(channels):
+        kinds["unetplusplus"] = UNetPlusPlus2D
+    if len(channels) == _FPN_DEPTH and all(channels[1:]):
+        kinds["fpn"] = FPN2D
+    return kinds
 
 
 class Steps:
@@ -65,18 +83,41 @@ class UNet2D(Decoder):
     """U-Net's upward path (Ronneberger et al. 2015)."""
 
     last_layer = "out"
+    kind: type[nn.Module] = UnetDecoder
 
     def __init__(self, maps: Maps, out_channels: int) -> None:
         super().__init__()
         self.steps = Steps(maps)
         depth = self.steps.depth
         widths = [256, 128, 64, 32, 16][-depth:]
-        self.net = UnetDecoder([0, *self.steps.channels], widths, depth)
+        self.net = self.kind([0, *self.steps.channels], widths, depth)
         self.out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, features: Features) -> Tensor:
         out: Tensor = self.out(self.net(self.steps(x, features)))
         return out
+
+
+class UNetPlusPlus2D(UNet2D):
+    """U-Net with nested skips (Zhou et al. 2018)."""
+
+    kind = UnetPlusPlusDecoder
+
+
+class FPN2D(Decoder):
+    """Feature pyramid (Kirillov et al. 2019), from stride 4 up to the picture bilinearly."""
+
+    last_layer = "out"
+
+    def __init__(self, maps: Maps, out_channels: int) -> None:
+        super().__init__()
+        self.steps = Steps(maps)
+        self.net = FPNDecoder([0, *self.steps.channels], self.steps.depth)
+        self.out = nn.Conv2d(self.net.out_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, features: Features) -> Tensor:
+        coarse = self.out(self.net(self.steps(x, features)))
+        return _resized(coarse, x.shape[2:])
 
 
 class DPT2D(Decoder):
@@ -121,6 +162,3 @@ class DPT2D(Decoder):
 
 def _resized(x_BCHW: Tensor, size: Sequence[int]) -> Tensor:
     return nn.functional.interpolate(x_BCHW, list(size), mode="bilinear", align_corners=False)
-
-
-_DECODERS: dict[str, type[UNet2D | DPT2D]] = {"unet": UNet2D}

@@ -26,6 +26,21 @@ def adapt_kernel(kernel_OIk: Tensor, channels: int) -> Tensor:
     return total.expand(-1, channels, *total.shape[2:]).contiguous()
 
 
+def adapt_input(weights: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
+    """Weights of an encoder with other input channels, for this one; the rest as it is."""
+    own = encoder.state_dict()
+    adapted = dict(weights)
+    for key, value in weights.items():
+        there = own.get(key, value)
+        if there.shape == value.shape or there.ndim != value.ndim:
+            continue
+        if value.ndim > 1:
+            adapted[key] = adapt_kernel(value, there.shape[1])
+        elif key.startswith("scale."):
+            adapted[key] = value.mean().expand(there.shape)
+    return adapted
+
+
 class InputScale(nn.Module):
     """(x - mean) / std per channel, kept with the weights; 0 and 1 unless public weights say else.
 

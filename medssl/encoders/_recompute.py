@@ -23,14 +23,19 @@ def count_batches_once(net: nn.Module) -> None:
     """Batch norms of a checkpointed network: running statistics move in the first pass only."""
     for module in net.modules():
         if isinstance(module, _BatchNorm) and module.track_running_stats:
-            module.register_forward_pre_hook(_pause_in_backward)
-            module.register_forward_hook(_resume, always_call=True)
+            module.register_forward_pre_hook(_hold)
+            module.register_forward_hook(_let_go, always_call=True)
 
 
-def _pause_in_backward(module: Any, args: Any) -> None:  # noqa: ARG001
-    backward = torch._C._current_graph_task_id() != -1
-    module.track_running_stats = not (module.training and backward)
+def _hold(module: Any, args: Any) -> None:  # noqa: ARG001
+    """In a backward pass: a momentum of 0 keeps the running mean and variance."""
+    if module.training and torch._C._current_graph_task_id() != -1:
+        module.held = (module.momentum, module.num_batches_tracked.clone())
+        module.momentum = 0.0
 
 
-def _resume(module: Any, args: Any, out: Any) -> None:  # noqa: ARG001
-    module.track_running_stats = True
+def _let_go(module: Any, args: Any, out: Any) -> None:  # noqa: ARG001
+    held = module.__dict__.pop("held", None)
+    if held:
+        module.momentum = held[0]
+        module.num_batches_tracked.copy_(held[1])

@@ -5,6 +5,7 @@ B batch, N tokens, V visible tokens, P prefix tokens (class, registers), D width
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,9 +27,10 @@ class PlainViT(Encoder):
 
     returns_tokens = True
 
-    def __init__(self, net: Any, in_channels: int) -> None:
+    def __init__(self, net: Any, in_channels: int, *, recompute: bool) -> None:
         super().__init__()
         self.in_channels = in_channels
+        self.recompute = recompute
         self.token_size = self.size_multiple = tuple(net.patch_embed.patch_size)
         self.width = self.token_width = net.embed_dim
         self.scale = InputScale(in_channels)
@@ -66,10 +68,8 @@ class PlainViT(Encoder):
         levels = []
         for depth, block in enumerate(self.net.blocks):
             turn = {} if rope is None else {"rope": rope[depth] if self.mixed else rope}
-            if self.net.grad_checkpointing:
-                tokens = recomputed(block, tokens, **turn)
-            else:
-                tokens = block(tokens, **turn)
+            run = partial(recomputed, block) if self.recompute else block
+            tokens = run(tokens, **turn)
             levels.append(tokens)
         return levels
 

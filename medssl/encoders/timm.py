@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import timm
 from pydantic import Field
+from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
@@ -19,7 +20,7 @@ from medssl.core.registry import unknown_name
 from medssl.encoders._base import Encoder
 from medssl.encoders._decoders2d import Maps
 from medssl.encoders._pyramid import PyramidEncoder
-from medssl.encoders._recompute import count_batches_once
+from medssl.encoders._recompute import count_batches_once, recomputed
 from medssl.encoders._vit2d import PlainViT
 from medssl.encoders._weights import load_adapted, set_scale, timm_pretrained
 
@@ -66,16 +67,32 @@ class Config(BaseConfig):
 
 
 class TimmMaps(nn.Module):
-    """timm's feature extractor with channels first."""
+    """timm's feature extractor, with channels first."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: Any, *, recompute: bool) -> None:
         super().__init__()
         self.net = net
         self.channels_last = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
+        self.recompute = recompute and isinstance(net, FeatureListNet)
+        if recompute and not self.recompute:
+            getattr(net, "model", net).set_grad_checkpointing(True)
+        if recompute:
+            count_batches_once(net)
 
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
-        maps = self.net(x_BCHW)
+        maps = self._recomputed(x_BCHW) if self.recompute else self.net(x_BCHW)
         return [m.permute(0, 3, 1, 2).contiguous() if self.channels_last else m for m in maps]
+
+    def _recomputed(self, x: Any) -> list[Tensor]:
+        """As timm's own, but whole stages at a time: their first layers work in place."""
+        maps, stage = [], []
+        for name, module in self.net.items():
+            stage.append(module)
+            if name in self.net.return_layers:
+                x = recomputed(nn.Sequential(*stage), x)
+                maps.append(x[0] if isinstance(x, tuple | list) else x)
+                stage = []
+        return maps
 
 
 def build(variant: str, config: Config, in_channels: int) -> Encoder:
@@ -93,16 +110,17 @@ def build(variant: str, config: Config, in_channels: int) -> Encoder:
     if config.drop_path:
         options["drop_path_rate"] = config.drop_path
     net = _create(variant, {**options, "in_chans": in_channels})
-    encoder = PlainViT(net, in_channels) if plain else _pyramid(net, config, in_channels)
+    if plain:
+        encoder: PlainViT | PyramidEncoder = PlainViT(
+            net, in_channels, recompute=config.gradient_checkpointing
+        )
+    else:
+        encoder = _pyramid(net, config, in_channels)
     if config.weights:
         public = timm_pretrained(variant, config.weights, options)
         load_adapted(net, public, encoder.scale)
     if config.mean or config.std:
         set_scale(encoder.scale, config.mean or (0.0,), config.std or (1.0,))
-    if config.gradient_checkpointing:
-        inner: Any = getattr(net, "model", net)
-        inner.set_grad_checkpointing(True)
-        count_batches_once(net)
     return encoder
 
 
@@ -138,8 +156,9 @@ def _create(variant: str, options: dict[str, Any]) -> nn.Module:
 
 
 def _pyramid(net: Any, config: Config, in_channels: int) -> PyramidEncoder:
+    body = TimmMaps(net, recompute=config.gradient_checkpointing)
     maps = Maps(tuple(net.feature_info.channels()), tuple(net.feature_info.reduction()))
-    encoder = PyramidEncoder(TimmMaps(net), maps, in_channels, (config.token_size,) * 2)
+    encoder = PyramidEncoder(body, maps, in_channels, (config.token_size,) * 2)
     cfg = net.pretrained_cfg
     if cfg["fixed_input_size"] and not str(cfg["architecture"]).startswith("swin"):
         side = config.image_size

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from medssl.core.errors import UsageError
 from medssl.encoders._base import Decoder, Encoder
+from medssl.encoders._input import adapt_input
 from medssl.encoders.card import load_card, part_of
 
 
@@ -18,14 +17,14 @@ def load_init(encoder: Encoder, decoder: Decoder | None, run: Path) -> dict[str,
         UsageError: if the encoders differ.
     """
     card, weights = load_card(run)
-    widened = widen_input(part_of(weights, "encoder"), encoder)
+    adapted = adapt_input(part_of(weights, "encoder"), encoder)
     try:
-        encoder.load_state_dict(widened, strict=True)
+        encoder.load_state_dict(adapted, strict=True)
     except RuntimeError:
         fix = f"encoder={card.encoder.name}"
         raise UsageError("--init holds another encoder", where=str(run), fix=fix) from None
     if decoder is None:
-        return {"encoder_tensors": len(widened), "decoder_tensors": 0}
+        return {"encoder_tensors": len(adapted), "decoder_tensors": 0}
     own = decoder.state_dict()
     fitting = {
         key: value
@@ -33,19 +32,4 @@ def load_init(encoder: Encoder, decoder: Decoder | None, run: Path) -> dict[str,
         if key in own and own[key].shape == value.shape and not key.startswith(decoder.last_layer)
     }
     decoder.load_state_dict(fitting, strict=False)
-    return {"encoder_tensors": len(widened), "decoder_tensors": len(fitting)}
-
-
-def widen_input(weights: dict[str, torch.Tensor], encoder: Encoder) -> dict[str, torch.Tensor]:
-    """Weights trained on one channel, spread over the encoder's input channels.
-
-    Each channel gets 1/C of the kernel, so that C equal channels give the activations of one.
-    """
-    own = encoder.state_dict()
-    channels = encoder.in_channels
-    return {
-        key: value.repeat_interleave(channels, 1) / channels
-        if key in own and own[key].shape != value.shape and value.ndim > 3 and value.shape[1] == 1
-        else value
-        for key, value in weights.items()
-    }
+    return {"encoder_tensors": len(adapted), "decoder_tensors": len(fitting)}

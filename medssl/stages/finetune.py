@@ -6,15 +6,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from medssl.archive.labelled import Labelled
 from medssl.archive.store import Store
 from medssl.core.config import Component, validate
-from medssl.core.errors import NothingUsableError, UsageError
-from medssl.core.preprocess import Contract
+from medssl.core.errors import NothingUsableError
 from medssl.core.registry import HEADS
 from medssl.core.runlog import Run
-from medssl.core.seeding import seed_everything
-from medssl.encoders._base import Decoder, build_encoder
+from medssl.encoders._base import Decoder
 from medssl.encoders.card import Card, load_card, save_model
 from medssl.stages import _train
 from medssl.stages._classify import Classification
@@ -23,6 +20,7 @@ from medssl.stages._init import load_init
 from medssl.stages._kinds import Kind, Stored
 from medssl.stages._labelled_store import case_key, fill_store
 from medssl.stages._segment import Segmentation
+from medssl.stages._start import Start, begin
 
 _KINDS: dict[str, type[Kind]] = {"segmentation": Segmentation, "classification": Classification}
 
@@ -34,7 +32,7 @@ class FinetuneConfig(_train.TrainConfig):
     init: Path | None = None
     """Run of ``medssl pretrain`` (or finetune) to start from."""
     encoder: Component | None = None  # type: ignore[assignment]
-    """Default: the encoder of ``init``, else ``resenc-xs``."""
+    """Default: the encoder of ``init``, else ``resenc-xs``, or ``timm/resnet18`` for pictures."""
     labelled: int | None = None
     """Use this many labelled patients, drawn by ``seed``; default: all."""
     val_fraction: float = 0.2
@@ -59,23 +57,27 @@ def run(config: FinetuneConfig) -> Run:
     HEADS.module(config.task.name)  # names the nearest one if there is none
     kind = _KINDS[config.task.name]()
     labelled = kind.load(config.data)
+    start = begin(config, labelled)
+    labelled = start.labelled
     cases = kind.choose(labelled, config)
-    contract, encoder_part = _inherited(config)
-    store = Store(config.store or run.out / "store", contract)
+    store = Store(config.store or run.out / "store", start.contract)
     bad, flags = fill_store(labelled, [*cases.train, *cases.val], store, run, config)
     fabric.barrier()
+    groups = (
+        [case for case in group if case.name not in bad] for group in (cases.train, cases.val)
+    )
     (train, val), more_flags = kind.check([
-        [Stored(case, store.entry(case_key(store, case))) for case in group if case.name not in bad]
-        for group in (cases.train, cases.val)
+        [Stored(case, store.entry(case_key(store, labelled, case))) for case in group]
+        for group in groups
     ])  # fmt: skip
     if not train:
         raise NothingUsableError("no labelled case is left to learn from")
 
-    task, loaded = _task(config, labelled, encoder_part, train, kind)
+    task, loaded = _task(config, start, train, kind)
     targets = kind.targets(train)
     provenance = {"labelled_cases": len(train), "cases_digest": _digest(train, targets)}
-    card = _card(config, labelled, encoder_part, contract, task.crop, provenance)
-    identity = {"contract": contract.digest, "crop": task.crop, **card.provenance}
+    card = _card(config, start, task, provenance)
+    identity = {"contract": start.contract.digest, "crop": task.crop, **card.provenance}
     if fabric.is_global_zero:
         _train.save_config(config, run, identity, {"loaded_from_init": loaded})
     entries = [one.entry for one in train]
@@ -101,65 +103,37 @@ def run(config: FinetuneConfig) -> Run:
 
 
 def _task(
-    config: FinetuneConfig,
-    labelled: Labelled,
-    encoder_part: Component,
-    train: list[Stored],
-    kind: Kind,
+    config: FinetuneConfig, start: Start, train: list[Stored], kind: Kind
 ) -> tuple[Any, dict[str, int]]:
     """The head on an encoder, with the weights of ``init``; also how many tensors came along."""
-    seed_everything(config.seed)
-    encoder = build_encoder(encoder_part.name, encoder_part.options, len(labelled.channels))
-    part = kind.part(encoder, labelled, train)
-    decoder = part if isinstance(part, Decoder) else None
-    loaded = load_init(encoder, decoder, config.init) if config.init else {}
     module, _ = HEADS.module(config.task.name)
     options = validate(module.Config, config.task.options, where=f"head {config.task.name}")
+    encoder = start.encoder
     crop = config.crop or auto_crop([one.entry for one in train], encoder)
+    part = kind.part(encoder, start.labelled, train, options)
+    decoder = part if isinstance(part, Decoder) else None
+    loaded = load_init(encoder, decoder, config.init) if config.init else {}
     return module.Head(encoder, part, options, crop), loaded
 
 
-def _card(
-    config: FinetuneConfig,
-    labelled: Labelled,
-    encoder_part: Component,
-    contract: Contract,
-    crop: tuple[int, ...],
-    provenance: dict[str, Any],
-) -> Card:
+def _card(config: FinetuneConfig, start: Start, task: Any, provenance: dict[str, Any]) -> Card:
+    labelled = start.labelled
     return Card(
-        encoder=encoder_part,
+        encoder=start.part,
         in_channels=len(labelled.channels),
         channels=labelled.channels,
-        contract=contract,
+        contract=start.contract,
         modality=labelled.modality,
-        patch_size=crop,
+        patch_size=task.crop,
+        plane=task.views().plane,
         head=config.task.name,
+        decoder=getattr(task.config, "decoder", "auto"),
         labels=labelled.labels,
         provenance={
             **provenance,
             "init_weights_sha256": load_card(config.init)[0].weights_sha256 if config.init else "",
         },
     )
-
-
-def _inherited(config: FinetuneConfig) -> tuple[Contract, Component]:
-    """Contract and encoder: the config's where it says so, else those of ``init``."""
-    if config.init is None:
-        encoder = config.encoder or Component(name="resenc-xs")
-        return Contract(spacing_mm=config.spacing_mm), encoder
-    card, _ = load_card(config.init)
-    asked = config.encoder
-    if asked and asked.name != card.encoder.name:
-        what = f"--encoder {asked.name}, but --init holds {card.encoder.name}"
-        raise UsageError(what, fix=f"--encoder {card.encoder.name}")
-    if asked and asked.options and asked.options != card.encoder.options:
-        what = f"encoder options {asked.options}, but --init has {card.encoder.options}"
-        raise UsageError(what, fix="leave them out: --init brings its own")
-    contract = card.contract
-    if config.spacing_mm:
-        contract = contract.model_copy(update={"spacing_mm": config.spacing_mm})
-    return contract, card.encoder
 
 
 def _digest(train: list[Stored], targets: list[int] | None) -> str:

@@ -58,6 +58,8 @@ def run(config: PretrainConfig) -> Run:
     """
     fabric = _train.launch(config)
     run = _train.open_run("pretrain", config, fabric)
+    part = _train.in_mm(config.encoder, config.spacing_mm)
+    config = config.model_copy(update={"encoder": part})
     seed_everything(config.seed)
     encoder = build_encoder(config.encoder.name, config.encoder.options, config.channels)
     catalog = _catalog(config, run, fabric)
