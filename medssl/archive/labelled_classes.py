@@ -210,6 +210,7 @@ def _labelled(named: list[_Named], skipped: Counter[str], where: Path) -> Labell
         channels=tuple(f"channel_{c}" for c in range(first.shape[0])),
         modality=first.modality,
         cases=cases,
+        kind=first.geometry.kind,
         skipped=dict(sorted((+skipped).items())),
     )
 

@@ -148,6 +148,10 @@ REASONS: dict[str, Meaning] = {
         "a mask holds levels between its labels (soft edges, or a JPEG of several labels)",
         "export masks as PNG without smoothing",
     ),
+    "contradicting_classes": Meaning(
+        "images with the same pixels are labelled with different classes",
+        "keep the right label and remove the other copies",
+    ),
     "not_a_label": Meaning("no DICOM segmentation and no structure set", LEAVE),
     "unsupported_segmentation": Meaning("a type of DICOM segmentation that is not read", LEAVE),
     "seg_not_possible": Meaning(
