@@ -19,8 +19,9 @@ Loss:
 
 When to use:
     Transformers on volumes or pictures of at least 8 x 8 tokens, where texture is noisy
-    (ultrasound) or grey values must not be changed. Watch ``target_std`` in the log: it is near 1
-    when targets differ from place to place, and falls to 0 when the features collapse.
+    (ultrasound) or grey values must not be changed. Watch ``target_std`` in the log, the spread of
+    the teacher's features over samples at one place (at most 1): it falls to 0 on collapse, also
+    on the one in which features say where a token is and not what is there.
 
 Source:
     Assran et al. 2023, "Self-Supervised Learning from Images with a Joint-Embedding Predictive
@@ -76,16 +77,30 @@ class Config(BaseConfig):
     """Of the teacher at the start; it rises to 1."""
 
 
-def feature_targets(tokens_BND: Tensor, targets_BTK: Tensor) -> Tensor:
-    """Tokens normalised to mean 0 and variance 1 each, at the target places: (B, T, K, D).
+def at_blocks(tokens_BND: Tensor, targets_BTK: Tensor) -> Tensor:
+    """Tokens at the target places: (B, T, K, D)."""
+    return take_tokens(tokens_BND, targets_BTK.flatten(1)).unflatten(1, targets_BTK.shape[1:])
 
-    >>> tokens = torch.tensor([[[5.0, 5.0], [0.0, 2.0]]])
-    >>> feature_targets(tokens, torch.tensor([[[1, 0]]])).round().tolist()
-    [[[[-1.0, 1.0], [0.0, 0.0]]]]
+
+def normalise(tokens_BND: Tensor) -> Tensor:
+    """Each token to mean 0 and variance 1 (layer norm without weights).
+
+    >>> normalise(torch.tensor([[[5.0, 5.0], [0.0, 2.0]]])).round().tolist()
+    [[[0.0, 0.0], [-1.0, 1.0]]]
     """
-    tokens_BND = upcast(tokens_BND)
-    normal = F.layer_norm(tokens_BND, tokens_BND.shape[-1:])
-    return take_tokens(normal, targets_BTK.flatten(1)).unflatten(1, targets_BTK.shape[1:])
+    return F.layer_norm(upcast(tokens_BND), tokens_BND.shape[-1:])
+
+
+def spread_of_samples(tokens_BND: Tensor) -> Tensor:
+    """Standard deviation over samples at one place, mean over places and features.
+
+    0 where features say where a token is and not what is there; then all samples look alike.
+
+    >>> x = torch.tensor([[[1.0, 3.0]], [[-1.0, 3.0]]])
+    >>> spread_of_samples(x).item()
+    0.5
+    """
+    return tokens_BND.std(0, correction=0).mean()
 
 
 def prediction_error(prediction_BTKD: Tensor, target_BTKD: Tensor, weight_BTK: Tensor) -> Tensor:
@@ -139,10 +154,9 @@ class Objective(TaskModule):
         return ViewSpec(views=(View(crop=self.setting.crop, targets=targets),), min_tissue=0.2)
 
     def step(self, batch: Batch) -> StepOutput:
-        """Error of the predicted features, and how much the teacher's differ between places."""
-        loss, target_BTKD = self._compare(batch)
-        spread = target_BTKD.flatten(0, 2).std(0).mean()
-        return StepOutput(loss, {"prediction": loss, "target_std": spread})
+        """Error of the predicted features, and how much the teacher's differ between samples."""
+        loss, tokens_BND = self._compare(batch)
+        return StepOutput(loss, {"prediction": loss, "target_std": spread_of_samples(tokens_BND)})
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss."""
@@ -153,16 +167,17 @@ class Objective(TaskModule):
         self.teacher.follow(self.encoder, cosine_momentum(self.config.momentum, progress))
 
     def _compare(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss and targets."""
+        """Loss, and the teacher's tokens."""
         [view] = batch["views"]
         x, mask, targets_BTK = view["x"], view["mask"], view["targets"]
         seen = self.encoder(x, mask)
-        target_BTKD = feature_targets(self.teacher(x).tokens_BND, targets_BTK)
+        wanted_BND = normalise(self.teacher(x).tokens_BND)
         grid = self.encoder.grid(tuple(x.shape[2:]))
         prediction = self.predictor(seen.tokens_BND, seen.token_index_BN, targets_BTK, grid)
-        tissue_BN = patchify(view["tissue"], self.encoder.token_size).to(target_BTKD).mean(2)
-        weight_BTK = tissue_BN.gather(1, targets_BTK.flatten(1)).view(targets_BTK.shape)
-        return prediction_error(prediction, target_BTKD, weight_BTK), target_BTKD
+        tissue_BNP = patchify(view["tissue"], self.encoder.token_size).to(wanted_BND)
+        weight_BTK = at_blocks(tissue_BNP.mean(2, keepdim=True), targets_BTK)[..., 0]
+        loss = prediction_error(prediction, at_blocks(wanted_BND, targets_BTK), weight_BTK)
+        return loss, wanted_BND
 
 
 class Predictor(nn.Module):
