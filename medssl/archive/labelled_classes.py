@@ -60,32 +60,32 @@ class _Named:
     label: str
 
 
-def load_classes(data: Path) -> LabelledClasses:
+def load_classes(data: Path, *, least_classes: int = 2) -> LabelledClasses:
     """List the cases of a data set with classes.
 
     Args:
         data: a ``.csv`` file, a folder with one, or a folder of class folders.
+        least_classes: fewer are refused; a classifier needs two to learn from.
 
     Raises:
-        UsageError: no such layout, a missing file, an image with two classes, fewer than two
-            classes, class names that look alike, a patient in two splits.
+        UsageError: no such layout, a missing file, an image with two classes, too few classes,
+            class names that look alike, a patient in two splits.
         ReadError: no image can be read; that of the first.
     """
     if data.is_file() and data.suffix.lower() == ".csv":
-        return load_class_table(data)
+        return _from_table(data, least_classes)
     tables = sorted(data.glob("*.csv"))
     if len(tables) == 1:
-        return load_class_table(tables[0])
+        return _from_table(tables[0], least_classes)
     if (data / FILE_NAME).is_file():
         fix = "use --task segmentation, or give a table image,label with class names"
         raise UsageError("dataset.json names label maps, not classes", where=str(data), fix=fix)
     if not data.is_dir():
         raise UsageError("the data set does not exist", where=str(data))
-    return _from_folders(data)
+    return _from_folders(data, least_classes)
 
 
-def load_class_table(path: Path) -> LabelledClasses:
-    """The cases of a table; see :func:`load_classes`."""
+def _from_table(path: Path, least_classes: int) -> LabelledClasses:
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"image", "label"} <= set(rows[0]):
@@ -96,7 +96,7 @@ def load_class_table(path: Path) -> LabelledClasses:
     cases = unique_names([one.case for one in named], path)
     named = [_Named(case, one.label) for case, one in zip(cases, named, strict=True)]
     skipped = Counter({"unlabelled": sum(not one.label for one in named)})
-    return _labelled(named, skipped, path)
+    return _labelled(named, skipped, path, least_classes)
 
 
 def _row(row: Mapping[str, str | None], path: Path, number: int) -> _Named:
@@ -125,7 +125,7 @@ def _check_images(named: list[_Named], path: Path) -> None:
         raise UsageError("labels of the table are files, not classes", where=files[0], fix=fix)
 
 
-def _from_folders(root: Path) -> LabelledClasses:
+def _from_folders(root: Path, least_classes: int) -> LabelledClasses:
     scan = scan_folder(root)
     skipped: Counter[str] = Counter(scan.ignored)
     named: list[_Named] = []
@@ -145,7 +145,7 @@ def _from_folders(root: Path) -> LabelledClasses:
         raise UsageError("no labelled image here", where=str(root), fix=fix)
     cases = _distinct([one.case for one in named])
     named = [_Named(case, one.label) for case, one in zip(cases, named, strict=True)]
-    return _labelled(named, skipped, root)
+    return _labelled(named, skipped, root, least_classes)
 
 
 def _by_split(root: Path) -> bool:
@@ -199,8 +199,13 @@ def _relative(files: tuple[str, ...], root: Path) -> str:
     return Path(files[0]).relative_to(root).as_posix()
 
 
-def _labelled(named: list[_Named], skipped: Counter[str], where: Path) -> LabelledClasses:
+def _labelled(
+    named: list[_Named], skipped: Counter[str], where: Path, least_classes: int
+) -> LabelledClasses:
     names = _class_names({one.label for one in named if one.label}, len(named), where)
+    if len(names) < least_classes:
+        what = f"the data set has {len(names)} class, a classifier needs {least_classes}"
+        raise UsageError(what, where=str(where), fix="add images of another class")
     number = {name: k for k, name in enumerate(names)}
     cases = tuple(ClassCase(**{**vars(one.case), "target": number.get(one.label)}) for one in named)
     refuse_leaks(cases)
@@ -217,9 +222,6 @@ def _labelled(named: list[_Named], skipped: Counter[str], where: Path) -> Labell
 
 def _class_names(found: set[str], n_cases: int, where: Path) -> list[str]:
     names = sorted(found)
-    if len(names) < 2:
-        what = f"the data set has {len(names)} class, a classifier needs two"
-        raise UsageError(what, where=str(where), fix="add images of another class")
     if len(names) == n_cases >= _ONE_CLASS_EACH_FROM:
         fix = "the column label holds the class, not an id"
         raise UsageError("every image has a class of its own", where=str(where), fix=fix)

@@ -37,6 +37,7 @@ from medssl.evaluation.bootstrap import Interval, bootstrap_mean
 from medssl.evaluation.segmentation import BOTH_EMPTY, LabelScore, score_labels
 from medssl.readers import _read
 from medssl.readers.labels import labels_on_grid
+from medssl.stages._evaluate_classes import evaluate_classes
 
 Scores = dict[str, dict[int, LabelScore]]
 
@@ -49,11 +50,11 @@ DICOM_ENDING = ".dcm"
 class EvaluateConfig(Config):
     """What to compare."""
 
-    task: Literal["segmentation"]
+    task: Literal["segmentation", "classification"]
     pred: Path
-    """Folder of predictions."""
+    """Folder of predictions; of classes also the ``classes.csv`` itself."""
     ref: Path
-    """Folder of reference labels with the same names."""
+    """Folder of reference labels with the same names; of classes a table or class folders."""
     out: Path
     """The JSON file to write, e.g. ``metrics.json``."""
     labels: dict[int, str] | None = None
@@ -82,16 +83,21 @@ def run(config: EvaluateConfig) -> Run:
     if config.out.is_dir() or (config.out.exists() and not config.overwrite):
         fix = "choose another file, or give --overwrite"
         raise UsageError("the output exists", where=str(config.out), fix=fix)
+    finished = Run("evaluate", config.out)
+    compare = evaluate_classes if config.task == "classification" else _evaluate_labels
+    finished.result = compare(config)
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(config.out, json.dumps(finished.result, indent=1, allow_nan=False) + "\n")
+    return finished
+
+
+def _evaluate_labels(config: EvaluateConfig) -> dict[str, Any]:
     pairs = pair_files(config.pred, config.ref)
     patients = _patients(config.groups, pairs)
     shown = track(pairs, "evaluate", transient=True, disable=not rich.get_console().is_terminal)
     stated = _stated_labels(config)
     scores = {pair.case: score_pair(pair, stated) for pair in shown}
-    finished = Run("evaluate", config.out)
-    finished.result = summarise(scores, patients, _label_names(stated, pairs, scores))
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(config.out, json.dumps(finished.result, indent=1, allow_nan=False) + "\n")
-    return finished
+    return summarise(scores, patients, _label_names(stated, pairs, scores))
 
 
 def pair_files(pred: Path, ref: Path) -> list[Pair]:
