@@ -3,13 +3,13 @@
 A student sees two full views, with some tokens hidden, and a few small views. Its teacher, a slow
 average of itself, sees the full views only. The student has to give every view the assignment to
 prototypes that the teacher gives to *another* view of the sample (global), and every hidden token
-the assignment that the teacher gives to the visible one (patches). A moving centre, or Sinkhorn,
+the assignment that the teacher gives to the visible one (patches). Sinkhorn, or a moving centre,
 keeps the teacher from giving one answer to all; KoLeo spreads the samples of a batch.
 
 Algorithm:
     g_T = teacher(full views), unmasked            no gradient
     g_S = student(full views, hidden tokens + small views)
-    t = softmax((g_T - c) / tau_T)                 or Sinkhorn(g_T / tau_T); never both
+    t = Sinkhorn(g_T / tau_T)                      or softmax((g_T - c) / tau_T); never both
     loss = CE(t, softmax(g_S / tau_S)), views s != t
          + patch_weight * the same on hidden tokens, mean per sample first
          + koleo_weight * KoLeo(student's global vectors of full views)
@@ -23,9 +23,9 @@ Loss:
 
 When to use:
     Image and volume encoders, from about 50 records up: global features for retrieval and
-    classification, and with ``patch_weight`` tokens for segmentation. ``targets: sinkhorn`` when
-    the entropies in the log show one prototype taking all. Gram anchoring when a patch probe falls
-    while the global one still rises, in long runs.
+    classification, and with ``patch_weight`` tokens for segmentation. ``targets: centring`` for
+    batches of hundreds. Gram anchoring when a patch probe falls while the global one still rises,
+    in long runs.
 
 Source:
     Caron et al. 2021 (DINO); Zhou et al. 2022 (iBOT); Oquab et al. 2023 (DINOv2); Simeoni et al.

@@ -53,8 +53,9 @@ class DistillationConfig(BaseConfig):
     """Width of the head's hidden layers."""
     bottleneck: int = Field(default=256, ge=1)
     """Width of the vectors compared with prototypes."""
-    targets: Literal["centring", "sinkhorn"] = "centring"
-    """What keeps the teacher from giving one answer to all: a moving centre, or equal shares."""
+    targets: Literal["centring", "sinkhorn"] = "sinkhorn"
+    """What keeps the teacher from giving one answer to all: equal shares (DINOv2), or a moving
+    centre (DINO, iBOT). In batches below some dozens centred targets soon say nothing."""
     centre_momentum: float = Field(default=0.9, ge=0, le=1)
     """Of the moving centre (centring only)."""
     student_temperature: float = Field(default=0.1, gt=0)
@@ -71,8 +72,9 @@ class DistillationConfig(BaseConfig):
     """Weight of KoLeo, which spreads the samples of a batch; 0 = off."""
     patch_weight: float = Field(default=1.0, ge=0)
     """Weight of the loss on hidden tokens (iBOT); 0 = off, and nothing is hidden."""
-    shared_head: bool = False
-    """One head for samples and tokens (both vectors need one width), or one each."""
+    shared_head: bool | None = False
+    """One head for samples and tokens, or one each; none given: one where both vectors have one
+    width."""
     mask_ratio: Share = (0.1, 0.5)
     """Share of tokens hidden, drawn between these."""
     mask_probability: float = Field(default=0.5, ge=0, le=1)
@@ -86,7 +88,9 @@ class Heads(nn.Module):
         super().__init__()
         sizes = (config.hidden, config.bottleneck, config.prototypes)
         self.whole = DinoHead(encoder.width, *sizes)
-        separate = config.patch_weight > 0 and not config.shared_head
+        fits = encoder.width == encoder.token_width
+        shared = fits if config.shared_head is None else config.shared_head
+        separate = config.patch_weight > 0 and not shared
         self.patch = DinoHead(encoder.token_width, *sizes) if separate else None
 
     def patches(self, tokens_MD: Tensor) -> Tensor:
