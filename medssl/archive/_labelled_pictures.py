@@ -61,7 +61,8 @@ def read_picture(
         fix = "masks lie pixel by pixel on their pictures: do not resize either"
         raise ReadError("label_shape_mismatch", what, where=str(case.label), fix=fix)
     check_names(labels_HW, names, case.label)
-    return array_CHW, first.geometry, LabelMap(labels_HW[None], dict(names), 0.0, flags)
+    drawn = LabelMap(labels_DHW=labels_HW[None], names=names, residual_mm=0.0, flags=flags)
+    return array_CHW, first.geometry, drawn
 
 
 def _mask_folder(folder: Path) -> Path | None:

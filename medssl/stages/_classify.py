@@ -44,7 +44,13 @@ class Classification(Kind):
     def check(self, cases: Sequence[list[Stored]]) -> tuple[list[list[Stored]], Counter[str]]:
         return without_copies(*cases)
 
-    def part(self, encoder: Encoder, labelled: Labelled, train: Sequence[Stored]) -> list[int]:  # noqa: ARG002
+    def part(
+        self,
+        encoder: Encoder,  # noqa: ARG002
+        labelled: Labelled,
+        train: Sequence[Stored],
+        options: Any,  # noqa: ARG002
+    ) -> list[int]:
         return _per_class(labelled, train)
 
     def targets(self, cases: Sequence[Stored]) -> list[int]:

@@ -69,7 +69,13 @@ class Kind(ABC):
         return list(cases), Counter()
 
     @abstractmethod
-    def part(self, encoder: Encoder, labelled: Labelled, train: Sequence[Stored]) -> Any:
+    def part(
+        self,
+        encoder: Encoder,
+        labelled: Labelled,
+        train: Sequence[Stored],
+        options: Any,
+    ) -> Any:
         """What the head is built from, beside the encoder."""
 
     def targets(self, cases: Sequence[Stored]) -> list[int] | None:  # noqa: ARG002

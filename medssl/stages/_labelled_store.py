@@ -38,7 +38,7 @@ def fill_store(
     Raises:
         ReadError: naming all bad files, unless ``skip_bad_cases``.
     """
-    missing = [case for case in cases if case_key(store, case) not in store]
+    missing = [case for case in cases if case_key(store, labelled, case) not in store]
     ledger = Ledger(run.out / "quarantine.jsonl")
     bad: dict[str, ReadError] = {}
     flags: Counter[str] = Counter()
@@ -83,7 +83,11 @@ class Preparation:
         except ReadError as error:
             error.where = str(case.images[0])
             raise
-        key, pixels = case_key(self.store, case), pixel_hash(array)
+        if len(prepared.array) != len(self.labelled.channels):
+            what = f"{len(prepared.array)} channels, the data set has {len(self.labelled.channels)}"
+            fix = "give match_channels=true to use grey and colour pictures together"
+            raise ReadError("channel_mismatch", what, where=str(case.images[0]), fix=fix)
+        key, pixels = case_key(self.store, self.labelled, case), pixel_hash(array)
         if labels is None:  # a class, or nothing: it is no matter of voxels
             self.store.put(key, prepared, pixels)
             return ()
@@ -92,10 +96,11 @@ class Preparation:
         return labels.flags
 
 
-def case_key(store: Store, case: Case) -> str:
-    """Name of a case's volume in the store: its files, their sizes and times."""
-    stats = [path.stat() for path in _files(case)]
-    return store.key(case_id(store, case), *(f"{s.st_size}:{s.st_mtime_ns}" for s in stats))
+def case_key(store: Store, labelled: Labelled, case: Case) -> str:
+    """Name of a case in the store: its files, their sizes and times, and how they are read."""
+    stamps = [f"{s.st_size}:{s.st_mtime_ns}" for s in (path.stat() for path in _files(case))]
+    values = str(sorted(labelled.labels)) if case.label else ""
+    return store.key(case_id(store, case), *stamps, labelled.modality, values)
 
 
 def case_id(store: Store, case: Case) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medssl.archive.cases import refuse_leaks
 from medssl.archive.labelled import Labelled, load_labelled
@@ -28,8 +28,14 @@ class Segmentation(Kind):
     def choose(self, labelled: Labelled, config: FinetuneConfig) -> Cases:
         return choose_cases(labelled, config)
 
-    def part(self, encoder: Encoder, labelled: Labelled, train: Sequence[Stored]) -> Decoder:  # noqa: ARG002
-        return encoder.make_decoder(len(labelled.labels))
+    def part(
+        self,
+        encoder: Encoder,
+        labelled: Labelled,
+        train: Sequence[Stored],  # noqa: ARG002
+        options: Any,
+    ) -> Decoder:
+        return encoder.make_decoder(len(labelled.labels), options.decoder)
 
     def judge(self, store: Store, val: Sequence[Stored], card: Card, out: Path) -> Judge:
         monitor = DiceMonitor(store, [one.entry for one in val], card, out)
