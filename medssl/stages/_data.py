@@ -56,9 +56,16 @@ class ViewDataset(Dataset[dict[str, Any]]):
         """
         for first in range(0, len(self.entries), batch_size):
             numbers = range(first, min(first + batch_size, len(self.entries)))
-            yield default_collate(
-                [self._sample(number, generator(self.seed, "pass", number)) for number in numbers]
-            )
+            yield default_collate([self.in_pass(number) for number in numbers])
+
+    def in_pass(self, number: int) -> dict[str, Any]:
+        """A record as :meth:`whole_pass` gives it."""
+        return self._sample(number, generator(self.seed, "pass", number))
+
+    def window_hu(self, entry: Entry) -> tuple[float, float] | None:
+        """HU that were stored as 0 and 1; ``None`` = the values are no HU."""
+        rule = self.store.contract.rule(entry.modality)
+        return (rule.low, rule.high) if rule.kind == "window" else None
 
     def _sample(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
         state = rng.bit_generator.state
@@ -82,6 +89,7 @@ class ViewDataset(Dataset[dict[str, Any]]):
             air=entry.air,
             fill=entry.fill,
             modality=entry.modality,
+            window_hu=self.window_hu(entry),
             read_labels=partial(self._labels, entry.key) if entry.labelled else None,
             foreground=entry.foreground,
         )

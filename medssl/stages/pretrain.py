@@ -23,9 +23,11 @@ from medssl.core.viewspec import Setting
 from medssl.encoders._base import Encoder, build_encoder
 from medssl.encoders.card import Card, assert_reloads, save_model
 from medssl.stages import _train, index
-from medssl.stages._data import ViewDataset, auto_crop
+from medssl.stages._data import auto_crop
 from medssl.stages._health import watch
 from medssl.stages._records import digest, fill_store, select, stored
+from medssl.stages._style import views_of
+from medssl.views.guard import check_views
 
 
 class PretrainConfig(_train.TrainConfig):
@@ -77,6 +79,8 @@ def run(config: PretrainConfig) -> Run:
         raise NothingUsableError("no record is left to learn from", fix="see quarantine.jsonl")
 
     task, card = _task_and_card(config, encoder, records, entries)
+    spec = task.views()
+    check_views(spec, {entry.modality for entry in entries}, config.channels)
     identity = {
         "records_digest": digest(entries),
         "contract": store.contract.digest,
@@ -86,7 +90,7 @@ def run(config: PretrainConfig) -> Run:
         _train.save_config(config, run, identity, {"records": len(entries)})
     tensors = {f"encoder.{key}": value for key, value in task.encoder.state_dict().items()}
     assert_reloads(card, tensors)  # before step 1; ``model`` is written once it is trained
-    dataset = ViewDataset(store, entries, task.views(), config.seed)
+    dataset = views_of(store, entries, spec, config.seed, config.batch_size)
     passes = partial(dataset.whole_pass, config.batch_size)
     training = _train.Training(config, fabric, run, task, dataset, identity, passes)
     monitors = []
