@@ -110,7 +110,7 @@ class Polyps:
     measure: str = "Dice of a linear probe on all levels, 10 labelled pictures"
     modality: str = "ES"
     channels: int = 3
-    size: tuple[int, ...] = (96, 96)
+    size: tuple[int, ...] = (64, 64)
 
     def train_folder(self, out: Path) -> Path:
         train, _ = self.split

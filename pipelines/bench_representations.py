@@ -29,6 +29,7 @@ from pipelines._ledger import run_missing
 
 RANDOM = "random"
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "representations.md"
+MOMENTUM = 0.97
 # With three seeds; the others have one.
 THRICE = ("mae", "dino", "simclr", "barlow")
 
@@ -57,9 +58,9 @@ def _resnet(stride_px: int, token_px: int) -> dict[str, Any]:
 
 
 BUDGETS = {
-    "hippocampus": Budget({"name": "resenc-xs"}, {"name": "vit3d-xs"}, 2_400, 16),
-    "pneumoniamnist": Budget(_resnet(8, 8), _vit(4), 20_000, 64),
-    "polyps": Budget(_resnet(16, 16), _vit(8), 4_000, 32),
+    "hippocampus": Budget({"name": "resenc-xs"}, {"name": "vit3d-xs"}, 2_000, 16),
+    "pneumoniamnist": Budget(_resnet(8, 8), _vit(4), 5_000, 32),
+    "polyps": Budget(_resnet(16, 16), _vit(8), 2_000, 16),
 }
 # Masking patches of a picture is a transformer's task; volumes are masked in blocks.
 PATCHES = {"hippocampus": {"jepa"}, "*": {"mae", "simmim", "ibot", "sit", "jepa"}}
@@ -127,16 +128,24 @@ def _pretrained(one: Set, job: Job, out: Path, smoke: bool) -> Encoder:
         batch_size=budget.batch_size,
         warmup=steps // 10,
         check_every=steps,
-        precision="32-true",
+        precision="bf16-mixed",
         seed=job.seed,
         quiet=True,
         **({"size_px": one.size[0]} if len(one.size) == 2 else {}),
+        **_short_run(job.objective),
     )
     card, weights = load_card(run.out)
     encoder = build_from_card(card)
     encoder.load_state_dict(part_of(weights, "encoder"), strict=True)
     shutil.rmtree(run.out / "checkpoints")
     return encoder
+
+
+def _short_run(objective: str) -> dict[str, Any]:
+    """Teachers that are slow over tens of thousands of steps would not move in a hundred."""
+    module, _ = OBJECTIVES.module(objective)
+    has_teacher = "momentum" in module.Config.model_fields
+    return {"objective.momentum": MOMENTUM} if has_teacher else {}
 
 
 def _encoder(name: str, objective: str) -> dict[str, Any]:
