@@ -19,10 +19,13 @@ STATES: tuple[State, ...] = ("healthy", "shrinking", "collapsed")
 
 # G15 of the golden checks: 1 = directions spread evenly, 0 = one direction for all samples.
 FLAT_STD = 0.05
-# A measure has fallen when it is below this share of what the untrained network had, ...
-FALLEN = 0.5
-# ... and is lost below this share.
+# Nats that targets say about their sample: fewer mean nothing, ...
+SILENT_NATS = 0.02
+# ... if they are also fewer than this share of what the untrained network's said.
 LOST = 0.1
+# A spread, LiDAR or prototype usage has fallen below this share of the untrained one. RankMe, which
+# sees the mean vector too, dips this deep in good runs: a quarter.
+FALLEN, FALLEN_RANKME = 0.5, 0.25
 # Weight of the identity in LiDAR's covariance within samples (Thilak et al. 2023).
 _WITHIN = 1e-4
 
@@ -117,8 +120,9 @@ def verdict(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict:
     ``prototype_usage``.
 
     *collapsed*: a number is not finite; a spread is below 0.05 and below half of the untrained
-    one; or targets tell samples apart by less than a tenth of what the untrained ones did.
-    *shrinking*: RankMe, LiDAR or prototype usage is below half of the untrained one.
+    one; or targets tell samples apart by less than 0.02 nats and a tenth of what the untrained
+    ones did. *shrinking*: LiDAR or prototype usage is below half of the untrained one, RankMe
+    below a quarter.
     """
     broken = sorted(key for key, value in values.items() if not math.isfinite(value))
     if broken:
@@ -146,7 +150,7 @@ def _targets(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict
     if not {"mean_entropy", "teacher_entropy"} <= values.keys():
         return None
     now, before = information(values), information(first)
-    if now >= LOST * before:
+    if now >= min(SILENT_NATS, LOST * before):
         return None
     kind = "every sample has all prototypes alike"
     if values["mean_entropy"] < FALLEN * first["mean_entropy"]:
@@ -156,15 +160,18 @@ def _targets(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict
 
 
 def _shrinking(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict | None:
-    names = {
-        "rankme": "features use fewer directions (RankMe",
-        "lidar": "fewer directions tell samples apart (LiDAR",
-        "prototype_usage": "fewer prototypes are used (share",
+    rules = {
+        "rankme": (FALLEN_RANKME, "features use fewer directions (RankMe"),
+        "lidar": (FALLEN, "fewer directions tell samples apart (LiDAR"),
+        "prototype_usage": (FALLEN, "fewer prototypes are used (share"),
     }
-    fallen = [key for key in names if key in values and values[key] < FALLEN * first[key]]
-    if not fallen:
+    told = [
+        f"{words} {values[key]:.2f}, {first[key]:.2f} untrained)"
+        for key, (share, words) in rules.items()
+        if key in values and values[key] < share * first[key]
+    ]
+    if not told:
         return None
-    told = (f"{names[key]} {values[key]:.2f}, {first[key]:.2f} untrained)" for key in fallen)
     return Verdict("shrinking", "; ".join(told), _TRY_RANK)
 
 
