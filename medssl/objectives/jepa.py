@@ -79,7 +79,8 @@ class Config(BaseConfig):
 
 def at_blocks(tokens_BND: Tensor, targets_BTK: Tensor) -> Tensor:
     """Tokens at the target places: (B, T, K, D)."""
-    return take_tokens(tokens_BND, targets_BTK.flatten(1)).unflatten(1, targets_BTK.shape[1:])
+    taken = take_tokens(tokens_BND, targets_BTK.flatten(1))
+    return taken.view(*targets_BTK.shape, taken.shape[2])
 
 
 def normalise(tokens_BND: Tensor) -> Tensor:
@@ -207,4 +208,4 @@ class Predictor(nn.Module):
         registers = self.register_tokens.expand(len(asked), -1, -1)
         tokens = torch.cat([registers.to(asked), context.to(asked), asked], 1)
         out: Tensor = self.trunk(tokens)[:, -size:]
-        return out.unflatten(0, (-1, count))
+        return out.reshape(len(context_BVD), count, size, -1)

@@ -68,10 +68,8 @@ class Objective(TaskModule):
         encoder.check_size(setting.crop)
         self.encoder, self.config, self.setting = encoder, config, setting
         inputs = encoder.token_width
-        if encoder.returns_tokens:
-            self.mask_token = new_token(inputs)
-        else:
-            self.mask_token = None
+        self.mask_token = new_token(inputs) if encoder.returns_tokens else None
+        if self.mask_token is None:
             inputs += encoder.width
         self.head = nn.Linear(inputs, patch_values(encoder))
 
