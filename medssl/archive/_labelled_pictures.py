@@ -23,7 +23,8 @@ from medssl.readers._label_grid import LabelMap
 from medssl.readers._mask import is_picture, read_mask
 
 _IMAGES, _MASKS = "images", ("masks", "labels")
-_ENDINGS = ("_mask", "_seg", "_segmentation", "_label")
+MASK_ENDINGS = ("_mask", "_seg", "_segmentation", "_label")
+"""What a mask's name may have behind that of its picture."""
 
 
 def picture_cases(data: Path) -> list[Case]:
@@ -76,7 +77,7 @@ def _pairs(folder: Path, split: str | None) -> Iterator[Case]:
     assert mask_folder is not None  # callers looked
     images, masks = _files(folder / _IMAGES), _files(mask_folder)
     for name, image in images.items():
-        called = [name + ending for ending in ("", *_ENDINGS) if name + ending in masks]
+        called = [name + ending for ending in ("", *MASK_ENDINGS) if name + ending in masks]
         if len(called) != 1:
             what = f"a picture has {len(called)} masks of its name"
             raise UsageError(what, where=str(image), fix="one mask of the same name for each")

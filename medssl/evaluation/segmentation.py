@@ -1,5 +1,7 @@
 """Agreement of a label map with its reference: Dice, HD95 in mm, volume error in mm³.
 
+Pictures: HD95 and area error in pixels, with the four face neighbours and the picture's diagonal.
+
 Distances are measured between the centres of surface voxels in world coordinates, so that
 anisotropic and oblique (even sheared) grids give true millimetres. A surface voxel is a voxel of
 the label with at least one of its six face neighbours outside the label or outside the image.
@@ -31,8 +33,23 @@ class LabelScore(NamedTuple):
     hd95_mm: float
     volume_error_mm3: float
 
+    @classmethod
+    def both_empty(cls) -> LabelScore:
+        """Of a label that is in neither."""
+        return cls(dice=1.0, hd95_mm=0.0, volume_error_mm3=0.0)
 
-BOTH_EMPTY = LabelScore(dice=1.0, hd95_mm=0.0, volume_error_mm3=0.0)
+
+class PictureScore(NamedTuple):
+    """Scores of one label in one picture, in pixels; the error is predicted minus reference."""
+
+    dice: float
+    hd95_px: float
+    area_error_px: int
+
+    @classmethod
+    def both_empty(cls) -> PictureScore:
+        """Of a label that is in neither."""
+        return cls(dice=1.0, hd95_px=0.0, area_error_px=0)
 
 
 def score_labels(
@@ -42,7 +59,7 @@ def score_labels(
 ) -> dict[int, LabelScore]:
     """Scores of every non-zero label that occurs in the prediction or in the reference.
 
-    A label of the task that occurs in neither scores :data:`BOTH_EMPTY`.
+    A label of the task that occurs in neither scores :meth:`LabelScore.both_empty`.
 
     Args:
         pred_DHW: predicted labels, 0 is background.
@@ -51,6 +68,25 @@ def score_labels(
     """
     present = np.union1d(np.unique(pred_DHW), np.unique(ref_DHW))
     return {int(k): score(pred_DHW == k, ref_DHW == k, affine) for k in present if k != 0}
+
+
+def score_pictures(
+    pred_HW: npt.NDArray[np.integer[Any]], ref_HW: npt.NDArray[np.integer[Any]]
+) -> dict[int, PictureScore]:
+    """As :func:`score_labels` for a picture; distances between pixel centres, in pixels."""
+    present = np.union1d(np.unique(pred_HW), np.unique(ref_HW))
+    return {int(k): _score_picture(pred_HW == k, ref_HW == k) for k in present if k != 0}
+
+
+def _score_picture(pred_HW: BoolArray, ref_HW: BoolArray) -> PictureScore:
+    outlines = (
+        np.argwhere(m & ~ndimage.binary_erosion(m)).astype(float) for m in (pred_HW, ref_HW)
+    )
+    return PictureScore(
+        dice=dice(pred_HW, ref_HW),
+        hd95_px=_hd95(*outlines, missing=float(np.hypot(*pred_HW.shape))),
+        area_error_px=int(pred_HW.sum()) - int(ref_HW.sum()),
+    )
 
 
 def dice(pred_DHW: BoolArray, ref_DHW: BoolArray) -> float:
@@ -67,7 +103,7 @@ def score(pred_DHW: BoolArray, ref_DHW: BoolArray, affine: Affine) -> LabelScore
     """Scores of one label, with the rules for empty labels stated above."""
     sizes_vox = int(pred_DHW.sum()), int(ref_DHW.sum())
     if sizes_vox == (0, 0):
-        return BOTH_EMPTY
+        return LabelScore.both_empty()
     voxel_mm3 = float(abs(np.linalg.det(affine[:3, :3])))
     return LabelScore(
         dice=dice(pred_DHW, ref_DHW),
@@ -82,13 +118,20 @@ def hd95_mm(pred_DHW: BoolArray, ref_DHW: BoolArray, affine: Affine) -> float:
     The larger of the two directed 95th percentiles of the distance from a surface voxel of one
     mask to the nearest surface voxel of the other (MONAI's definition).
     """
-    pred_mm, ref_mm = surface_mm(pred_DHW, affine), surface_mm(ref_DHW, affine)
-    if len(pred_mm) == 0 and len(ref_mm) == 0:
+    surfaces = surface_mm(pred_DHW, affine), surface_mm(ref_DHW, affine)
+    return _hd95(*surfaces, missing=diagonal_mm(affine, pred_DHW.shape))
+
+
+def _hd95(
+    pred_NA: npt.NDArray[np.float64], ref_NA: npt.NDArray[np.float64], *, missing: float
+) -> float:
+    """Between two sets of points; ``missing`` where one of them is empty."""
+    if len(pred_NA) == 0 and len(ref_NA) == 0:
         return 0.0
-    if len(pred_mm) == 0 or len(ref_mm) == 0:
-        return diagonal_mm(affine, pred_DHW.shape)
-    to_ref, _ = cKDTree(ref_mm).query(pred_mm)
-    to_pred, _ = cKDTree(pred_mm).query(ref_mm)
+    if len(pred_NA) == 0 or len(ref_NA) == 0:
+        return missing
+    to_ref, _ = cKDTree(ref_NA).query(pred_NA)
+    to_pred, _ = cKDTree(pred_NA).query(ref_NA)
     return float(max(np.percentile(to_ref, 95), np.percentile(to_pred, 95)))
 
 
