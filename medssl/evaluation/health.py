@@ -100,6 +100,7 @@ class Verdict:
 
 
 _SAME = "all samples look almost the same to the {what} (spread {now:.3f}, {first:.3f} untrained)"
+_SPREADS = (("embedding_std", "loss"), ("target_std", "teacher"), ("feature_std", "encoder"))
 _TRY_SAME = (
     "a lower lr, a longer warm-up, stronger views or a larger batch; stop-gradient, predictor, "
     "centring and momentum at their defaults"
@@ -115,9 +116,9 @@ def verdict(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict:
     """Judge an evaluation against ``first``, that of the untrained network.
 
     ``values`` hold ``rankme``, ``lidar`` and ``feature_std`` of the encoder and, where the
-    objective has them, ``embedding_std`` of what its loss compares, ``teacher_entropy`` (mean
-    entropy of targets), ``mean_entropy`` (entropy of the mean target), in nats, and
-    ``prototype_usage``.
+    objective has them, ``embedding_std`` of what its loss compares, ``target_std`` of targets over
+    samples, ``teacher_entropy`` (mean entropy of targets), ``mean_entropy`` (entropy of the mean
+    target), in nats, and ``prototype_usage``.
 
     *collapsed*: a number is not finite; a spread is below 0.05 and below half of the untrained
     one; or targets tell samples apart by less than 0.02 nats and a tenth of what the untrained
@@ -128,7 +129,7 @@ def verdict(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict:
     if broken:
         why = f"not finite: {', '.join(broken)}"
         return Verdict("collapsed", why, "a lower lr, or precision=32-true")
-    for key, what in (("embedding_std", "loss"), ("feature_std", "encoder")):
+    for key, what in _SPREADS:
         if key in values and values[key] < min(FLAT_STD, FALLEN * first[key]):
             why = _SAME.format(what=what, now=values[key], first=first[key])
             return Verdict("collapsed", why, _TRY_SAME)

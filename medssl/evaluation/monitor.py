@@ -17,7 +17,7 @@ from medssl.core.task import Batch
 from medssl.evaluation.health import feature_std, lidar, rankme
 
 # What an objective logs for the monitor, see medssl.evaluation.health.verdict.
-_LOGGED = ("teacher_entropy", "mean_entropy", "prototype_usage")
+_LOGGED = ("embedding_std", "target_std", "teacher_entropy", "mean_entropy", "prototype_usage")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,6 @@ def _same(x: Tensor) -> Tensor:
 @dataclass(frozen=True, eq=False)
 class HealthMonitor:
     """Called with a task, returns its measures; needs ``task.encoder`` and ``task.step``.
-
-    ``task.head``, where there is one, maps global vectors to what the loss compares.
     The task runs in evaluation mode; its buffers, gradients and the random state stay as they
     were, so that a run with the monitor is bitwise that without.
 
@@ -60,8 +58,8 @@ class HealthMonitor:
     def __call__(self, task: nn.Module) -> dict[str, float]:
         """Measure ``rankme``, ``lidar`` and ``feature_std`` of the encoder.
 
-        With them come ``embedding_std`` behind the head, what the objective logs of its targets,
-        and ``grad_norm/<block>`` of one backward where the task trains.
+        With them come what the objective logs of its embeddings and targets, and
+        ``grad_norm/<block>`` of one backward where the task trains.
         """
         device = next(task.parameters()).device
         with _untouched(task, device):
@@ -71,15 +69,7 @@ class HealthMonitor:
                 "lidar": lidar(z_NQD),
                 "feature_std": feature_std(z_NQD.flatten(0, 1)),
             }
-            if isinstance(getattr(task, "head", None), nn.Module):
-                values["embedding_std"] = self._spread(task, z_NQD.flatten(0, 1))
             return {**values, **self._step(task, device)}
-
-    @torch.no_grad()
-    def _spread(self, task: Any, z_ND: Tensor) -> float:
-        with self.autocast():
-            embedded: Tensor = task.head(z_ND)
-        return feature_std(embedded.float())
 
     @torch.no_grad()
     def _embed(self, task: Any, device: torch.device) -> Tensor:
