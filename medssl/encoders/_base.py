@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from medssl.core.config import validate
 from medssl.core.errors import ConfigError
 from medssl.core.features import Features
-from medssl.core.registry import ENCODERS, unknown_name
+from medssl.core.registry import ENCODERS
 
 
 class Decoder(nn.Module):
@@ -118,7 +118,8 @@ def pooled_tokens(pyramid: list[Tensor], grid: tuple[int, ...]) -> Tensor:
 
 def refuse_decoder(name: str, known: tuple[str, ...]) -> ConfigError:
     """The error for a decoder that an encoder does not have."""
-    return unknown_name("decoder of this encoder", name, ["auto", *known])
+    fix = f"one of: {', '.join(('auto', *known))}"
+    return ConfigError(f"this encoder has no decoder '{name}'", fix=fix)
 
 
 def build_encoder(name: str, options: dict[str, Any], in_channels: int) -> Encoder:

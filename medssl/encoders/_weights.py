@@ -95,9 +95,9 @@ def set_scale(scale: InputScale, mean: tuple[float, ...], std: tuple[float, ...]
 
 def _fitting(variant: str, state: Weights, options: dict[str, Any]) -> Weights:
     """The file's tensors for an RGB stem, after a check that all weights are there."""
-    shape_only = {k: v for k, v in options.items() if k not in {"pretrained", "features_only"}}
+    whole = {k: v for k, v in options.items() if k not in {"pretrained", "features_only"}}
     with torch.device("meta"):
-        net = timm.create_model(variant, **shape_only, num_classes=0)
+        net = timm.create_model(variant, **{**whole, "num_classes": 0})
     cfg = net.pretrained_cfg
     stems = cfg["first_conv"] if isinstance(cfg["first_conv"], tuple) else (cfg["first_conv"],)
     for stem in stems:

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from medssl.encoders._base import build_encoder
-from medssl.encoders._tokens import sincos_positions, take_tokens, visible_index
+from medssl.encoders._tokens import (
+    cached_positions,
+    relative_pitch,
+    sincos_positions,
+    take_tokens,
+    visible_index,
+)
 from medssl.encoders.vit3d import upsampling_steps
 
 
@@ -38,3 +44,43 @@ def test_anisotropic_patches_decode_to_the_input_grid():
     encoder = build_encoder("vit3d-xs", {"token_size": (2, 8, 8)}, 1)
     x = torch.randn(1, 1, 8, 32, 16)
     assert encoder.make_decoder(2)(x, encoder(x)).shape == (1, 2, 8, 32, 16)
+
+
+def test_equal_distances_in_mm_give_the_positions_of_token_counts():
+    for token_size, spacing_mm in [((8, 8, 8), (2.0, 2.0, 2.0)), ((4, 16, 16), (4.0, 1.0, 1.0))]:
+        pitch = relative_pitch(token_size, spacing_mm)
+        assert torch.equal(sincos_positions((2, 3, 4), 96, pitch), sincos_positions((2, 3, 4), 96))
+
+
+def test_thick_slices_lie_as_far_apart_as_they_are():
+    # 5 mm slices of 1 mm pixels, cubic tokens: one token along D is five along W.
+    codes = sincos_positions((2, 1, 6), 96, relative_pitch((8, 8, 8), (5.0, 1.0, 1.0)))[0]
+    codes = codes.view(2, 6, 3, 32)
+    torch.testing.assert_close(codes[1, 0, 0], codes[0, 5, 2])
+
+
+def test_cached_positions_survive_inference_mode():
+    with torch.inference_mode():
+        codes = cached_positions((2, 2), 8, (3.0, 1.0), torch.device("cpu"))
+    assert not codes.is_inference()
+    assert torch.equal(codes, sincos_positions((2, 2), 8, (3.0, 1.0)))
+
+
+def test_spacing_changes_what_the_volume_transformer_sees():
+    encoders = []
+    for options in ({}, {"spacing_mm": (5.0, 1.0, 1.0)}):
+        torch.manual_seed(0)
+        encoders.append(build_encoder("vit3d-xs", options, 1).eval())
+    assert encoders[0].state_dict().keys() == encoders[1].state_dict().keys()
+    x = torch.randn(1, 1, 16, 16, 16)
+    assert not torch.allclose(encoders[0](x).global_BD, encoders[1](x).global_BD)
+
+
+def test_registers_are_seen_and_never_returned():
+    encoder = build_encoder("vit3d-xs", {"registers": 4}, 1)
+    x = torch.randn(2, 1, 16, 16, 32)
+    features = encoder(x)
+    assert features.tokens_BND.shape[1] == features.token_index_BN.shape[1] == 16
+    assert features.pyramid[0].shape[2:] == (2, 2, 4)
+    features.tokens_BND.square().sum().backward()
+    assert encoder.register_1RD.grad.abs().sum() > 0
