@@ -169,7 +169,7 @@ def _sides(
     """Edges of a box of at least ``volume`` tokens whose wished edges differ at most so much."""
     log_edges = rng.uniform(-0.5, 0.5, len(grid)) * math.log(elongation)
     wished = volume ** (1 / len(grid)) * np.exp(log_edges - log_edges.mean())
-    sides = np.clip(np.rint(wished), 1, grid).astype(np.int64)
+    sides: Index = np.clip(np.rint(wished), 1, grid).astype(np.int64)
     while sides.prod() < volume:
         short = np.where(sides < grid, wished / sides, -1.0)
         sides[int(np.argmax(short))] += 1

@@ -16,14 +16,28 @@ whole sample has a label. Each view is a mapping of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from medssl.core.config import Config
 from medssl.core.geometry import Plane
 
-Share = tuple[float, float]
+
+def _low_to_high(ends: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= ends[0] <= ends[1]:
+        raise ValueError("has to be [low, high], from 0 up")
+    return ends
+
+
+def _above_zero(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] <= 0:
+        raise ValueError("has to be above 0")
+    return ends
+
+
+Share = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
+Factor = Annotated[Share, AfterValidator(_above_zero)]
 MaskKind = Literal["random", "block", "column", "blocks"]
 
 
@@ -64,7 +78,7 @@ class Spatial(Config):
 
     rotate_deg: float = Field(default=0.0, ge=0)
     """Largest rotation about each axis, in mm space: thick slices do not shear."""
-    scale: Share = (1.0, 1.0)
+    scale: Factor = (1.0, 1.0)
     """Zoom; 2 shows half the field of view."""
     elastic_mm: float = Field(default=0.0, ge=0)
     """Largest displacement of a smooth random field; in pixels where spacing is unknown."""
@@ -80,7 +94,7 @@ class Intensity(Config):
     Strengths are in units of the crop's own spread, so that they mean the same for every modality.
     """
 
-    gamma: Share = (1.0, 1.0)
+    gamma: Factor = (1.0, 1.0)
     brightness: float = Field(default=0.0, ge=0)
     """Largest shift, in standard deviations of the crop."""
     contrast: Share = (1.0, 1.0)
@@ -90,7 +104,7 @@ class Intensity(Config):
     """Largest standard deviation of added noise, in standard deviations of the crop."""
     blur: Share = (0.0, 0.0)
     """Standard deviation of a Gaussian, in voxels."""
-    low_resolution: Share = (1.0, 1.0)
+    low_resolution: Factor = (1.0, 1.0)
     """Sampled down and up again by this factor."""
     window_jitter_hu: float = Field(default=0.0, ge=0)
     """Largest shift of each end of the window (CT only)."""

@@ -133,7 +133,7 @@ def _window(x: Crop, shifts_hu: tuple[float, float], levels: Levels) -> Crop:
     assert levels.window_hu is not None  # ``sensible`` took care
     low_hu, high_hu = levels.window_hu
     low, high = (shift / (high_hu - low_hu) for shift in shifts_hu)
-    return np.clip((x - np.float32(low)) / np.float32(1 + high - low), 0.0, 1.0)
+    return np.asarray(np.clip((x - np.float32(low)) / np.float32(1 + high - low), 0.0, 1.0))
 
 
 def _curve(x: Crop, draw: IntensityDraw, levels: Levels) -> Crop:

@@ -6,6 +6,8 @@ Measured on one core: a 96^3 crop takes 23 ms (SciPy); 3 x 224^2 pixels take 2.5
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -45,7 +47,9 @@ def smoothed(x_CDHW: AnyArray, sigma: Vector) -> AnyArray:
     return np.stack([ndimage.gaussian_filter(x, sigma, mode="nearest", truncate=3) for x in x_CDHW])
 
 
-def _interpolate(x_CDHW: AnyArray, places: npt.NDArray[np.float32], *, order: int) -> AnyArray:
+def _interpolate(
+    x_CDHW: AnyArray, places: npt.NDArray[np.float32], *, order: Literal[0, 1]
+) -> AnyArray:
     return np.stack(
         [ndimage.map_coordinates(x, places, order=order, mode="nearest") for x in x_CDHW]
     )

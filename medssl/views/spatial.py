@@ -66,28 +66,28 @@ class CropDraw:
         """Edges of the crop in input voxels, before it is turned."""
         flat = self.size[0] == 1
         step = abs(np.linalg.det(self.affine)) ** (1 / (2 if flat else 3))
-        extent = np.array(self.size) * step
+        extent: Vector = np.array(self.size) * step
         extent[0] = 1.0 if flat else extent[0]
         return extent
 
     @property
     def outer(self) -> Vector:
         """Edges of the box of input voxels around all that the crop shows."""
-        return np.abs(self.affine) @ np.array(self.size) + 2 * self.reach
+        return np.asarray(np.abs(self.affine) @ np.array(self.size) + 2 * self.reach)
 
     @property
     def inner(self) -> Vector:
         """Edges of a box of input voxels, of the same form as the crop, that it shows wholly."""
         needed = np.abs(np.linalg.inv(self.affine)) @ self.extent
         share = float((np.array(self.size) / needed).min())
-        return np.maximum(share * self.extent - 2 * self.reach, 0.0)
+        return np.asarray(np.maximum(share * self.extent - 2 * self.reach, 0.0))
 
     @property
     def reach(self) -> Vector:
         """Largest displacement by the bend, in input voxels."""
         if self.bend is None:
             return np.zeros(3)
-        return np.abs(self.bend).max((1, 2, 3)).astype(float)
+        return np.asarray(np.abs(self.bend).max((1, 2, 3)), dtype=float)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +244,7 @@ def _bend(
     cell_mm = draw.extent * spacing_mm / CELLS
     most_mm = np.minimum(largest_mm / np.sqrt(moving.sum()), _NO_FOLD * cell_mm) * moving
     control = rng.uniform(-1, 1, (3, *control_shape(draw.size)))
-    return (control * (most_mm / spacing_mm)[:, None, None, None]).astype(np.float32)
+    return np.asarray(control * (most_mm / spacing_mm)[:, None, None, None], dtype=np.float32)
 
 
 def _places(draw: CropDraw, offset: Vector) -> npt.NDArray[np.float32]:

@@ -54,7 +54,7 @@ def standardise_style(x: Array, reference: Array, share: float, *, copy_mean: bo
     spectrum = np.fft.rfftn(x.astype(np.float64), axes=space)
     other = np.fft.rfftn(reference.astype(np.float64), axes=space)
     window = np.broadcast_to(low_frequencies(x.shape[1:], share), spectrum.shape).copy()
-    zero = (slice(None), *(0,) * len(space))
+    zero: tuple[slice | int, ...] = (slice(None), *(0 for _ in space))
     mean = (other if copy_mean and share > 0 else spectrum)[zero].copy()
     amplitude = np.abs(spectrum)
     window &= amplitude > 1e-12 * amplitude.max()
