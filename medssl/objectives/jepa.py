@@ -46,7 +46,7 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import Setting, Share, TargetSpec, View, ViewSpec
 from medssl.encoders._base import Encoder
-from medssl.encoders._tokens import sincos_positions, take_tokens
+from medssl.encoders._tokens import cached_positions, take_tokens
 from medssl.objectives._parts.patches import mean_over, patchify
 from medssl.objectives._parts.precision import upcast
 from medssl.objectives._parts.teacher import Teacher
@@ -190,6 +190,7 @@ class Predictor(nn.Module):
         inputs = encoder.token_width
         self.trunk = Trunk(inputs, width, config.predictor_depth, inputs)
         self.mask_token = new_token(width)
+        self.pitch = encoder.pitch
         self.register_tokens = nn.Parameter(torch.randn(config.registers, width) * 0.02)
 
     def forward(
@@ -202,7 +203,8 @@ class Predictor(nn.Module):
         """Predicted features (B, T, K, D); blocks of a sample do not see each other."""
         count, size = targets_BTK.shape[1:]
         context = self.trunk.enter(context_BVD)
-        positions_NW = sincos_positions(grid, context.shape[2])[0].to(context)
+        place = cached_positions(grid, context.shape[2], self.pitch, context.device)
+        positions_NW = place[0].to(context.dtype)
         context = (context + positions_NW[context_index_BV]).repeat_interleave(count, 0)
         asked = self.mask_token + positions_NW[targets_BTK.flatten(0, 1)]
         registers = self.register_tokens.expand(len(asked), -1, -1)

@@ -38,7 +38,7 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import MaskKind, MaskSpec, Setting, Spatial, View, ViewSpec
 from medssl.encoders._base import Encoder
-from medssl.encoders._tokens import blocks_to_voxels, sincos_positions, visible_index
+from medssl.encoders._tokens import blocks_to_voxels, cached_positions, visible_index
 from medssl.objectives._parts.patches import masked_mse, patch_values, patchify, standardise
 from medssl.objectives._parts.trunk import Trunk, narrow_width, new_token
 
@@ -122,6 +122,7 @@ class TokenDecoder(nn.Module):
         width = narrow_width(encoder)
         self.trunk = Trunk(encoder.token_width, width, depth, patch_values(encoder))
         self.mask_token = new_token(width)
+        self.pitch = encoder.pitch
 
     def forward(self, visible_BVD: Tensor, mask_BN: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Predicted patches (B, N, P) in raster order."""
@@ -129,5 +130,6 @@ class TokenDecoder(nn.Module):
         tokens = self.mask_token.expand(*mask_BN.shape, -1).to(visible.dtype)
         index = visible_index(mask_BN)[..., None].expand_as(visible)
         tokens = tokens.scatter(1, index, visible)
-        out: Tensor = self.trunk(tokens + sincos_positions(grid, tokens.shape[2]).to(tokens))
+        place = cached_positions(grid, tokens.shape[2], self.pitch, tokens.device)
+        out: Tensor = self.trunk(tokens + place.to(tokens.dtype))
         return out
