@@ -21,10 +21,11 @@ STATES: tuple[State, ...] = ("healthy", "shrinking", "collapsed")
 FLAT_STD = 0.05
 # Nats that targets say about their sample: fewer mean nothing, ...
 SILENT_NATS = 0.02
-# ... if they are also fewer than this share of what the untrained network's said.
+# ... if they are also fewer than this share of what the untrained network's said. Prototypes in use
+# fall to the number of groups that there are; below this share few samples are told apart.
 LOST = 0.1
-# A spread, LiDAR or prototype usage has fallen below this share of the untrained one. RankMe, which
-# sees the mean vector too, dips this deep in good runs: a quarter.
+# A spread or LiDAR has fallen below this share of the untrained one. RankMe, which sees the mean
+# vector too, dips to a third in good runs: a quarter.
 FALLEN, FALLEN_RANKME = 0.5, 0.25
 # Weight of the identity in LiDAR's covariance within samples (Thilak et al. 2023).
 _WITHIN = 1e-4
@@ -122,8 +123,8 @@ def verdict(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict:
 
     *collapsed*: a number is not finite; a spread is below 0.05 and below half of the untrained
     one; or targets tell samples apart by less than 0.02 nats and a tenth of what the untrained
-    ones did. *shrinking*: LiDAR or prototype usage is below half of the untrained one, RankMe
-    below a quarter.
+    ones did. *shrinking*: LiDAR is below half of the untrained one, RankMe below a quarter, or
+    prototype usage below a tenth.
     """
     broken = sorted(key for key, value in values.items() if not math.isfinite(value))
     if broken:
@@ -164,7 +165,7 @@ def _shrinking(values: Mapping[str, float], first: Mapping[str, float]) -> Verdi
     rules = {
         "rankme": (FALLEN_RANKME, "features use fewer directions (RankMe"),
         "lidar": (FALLEN, "fewer directions tell samples apart (LiDAR"),
-        "prototype_usage": (FALLEN, "fewer prototypes are used (share"),
+        "prototype_usage": (LOST, "fewer prototypes are used (share"),
     }
     told = [
         f"{words} {values[key]:.2f}, {first[key]:.2f} untrained)"
