@@ -42,6 +42,7 @@ def _same(x: Tensor) -> Tensor:
 @dataclass(frozen=True, eq=False)
 class HealthMonitor:
     """Called with a task, returns its measures; needs ``task.encoder`` and ``task.step``.
+
     The task runs in evaluation mode; its buffers, gradients and the random state stay as they
     were, so that a run with the monitor is bitwise that without.
 
