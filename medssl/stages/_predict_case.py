@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,12 +15,12 @@ from torch import nn
 
 from medssl.core.errors import ReadError, ResourceError
 from medssl.core.geometry import Geometry, cut_axis
-from medssl.core.preprocess import prepare, restore_labels
+from medssl.core.preprocess import Prepared, prepare, restore_labels
 from medssl.core.sample import UNKNOWN
 from medssl.encoders.card import Card
 from medssl.inference.preview import write_picture_preview, write_preview
 from medssl.inference.seg import tilt_problem, write_seg
-from medssl.inference.sliding import predict_scores
+from medssl.inference.sliding import predict_probabilities, predict_scores
 from medssl.inference.writers import write_mask, write_segmentation
 from medssl.readers._dicom_sources import slice_sources
 from medssl.readers._dispatch import sample
@@ -62,27 +64,11 @@ def predict_case(model: nn.Module, card: Card, channels: Channels, window: Windo
     Raises:
         ReadError: the scan cannot be read or does not fit the model; ``reason`` says why.
     """
-    try:
-        _check(card, channels)
-        scan_CDHW, geometry = _read(channels)
-        prepared = prepare(scan_CDHW, geometry, card.modality, card.contract)
-        scores_KDHW = predict_scores(
-            model,
-            prepared.array,
-            patch_size=card.patch_size,
-            overlap=window.overlap,
-            batch_windows=window.batch_windows,
-            device=window.device,
-            fill=prepared.fill,
-            axis=cut_axis(card.plane, prepared.array.shape[1:], prepared.spacing_mm),
-        )
+    with _memory_named(channels):
+        scan_CDHW, geometry, prepared = _prepared(card, channels)
+        scores_KDHW = predict_scores(model, prepared.array, **_windows(card, prepared, window))
         values = np.array(sorted(card.labels), dtype=np.uint8)
         labels_DHW = values[restore_labels(scores_KDHW, prepared)]
-    except MemoryError as error:
-        what = f"out of memory for a scan of {channels[0].shape} voxels"
-        raise ReadError("out_of_memory", what) from error
-    except ResourceError as error:
-        raise ReadError("too_large", error.what, fix=error.fix) from error
     if geometry.kind == "image":
         scan_CDHW = scan_CDHW[:, None]
     return Prediction(
@@ -91,6 +77,25 @@ def predict_case(model: nn.Module, card: Card, channels: Channels, window: Windo
         affine=geometry.affine,
         spacing_mm=geometry.spacing_mm,
     )
+
+
+def classify_case(
+    model: nn.Module, card: Card, channels: Channels, window: Window
+) -> npt.NDArray[np.float32]:
+    """Class probabilities (K,) of one scan, in the order of the card's labels.
+
+    Args:
+        model: (B, C, *window) float32 -> logits (B, K).
+        card: the model's input contract and window size.
+        channels: records of the scan, see :class:`medssl.stages._cases.Case`.
+        window: overlap, batch and device.
+
+    Raises:
+        ReadError: the scan cannot be read or does not fit the model; ``reason`` says why.
+    """
+    with _memory_named(channels):
+        _, _, prepared = _prepared(card, channels)
+        return predict_probabilities(model, prepared.array, **_windows(card, prepared, window))
 
 
 class Outputs(NamedTuple):
@@ -184,6 +189,35 @@ def _write_seg(
     except ReadError as error:
         return error
     return None
+
+
+@contextmanager
+def _memory_named(channels: Channels) -> Iterator[None]:
+    """A scan that does not fit into memory costs one scan."""
+    try:
+        yield
+    except MemoryError as error:
+        what = f"out of memory for a scan of {channels[0].shape} voxels"
+        raise ReadError("out_of_memory", what) from error
+    except ResourceError as error:
+        raise ReadError("too_large", error.what, fix=error.fix) from error
+
+
+def _prepared(card: Card, channels: Channels) -> tuple[npt.NDArray[Any], Geometry, Prepared]:
+    _check(card, channels)
+    scan_CDHW, geometry = _read(channels)
+    return scan_CDHW, geometry, prepare(scan_CDHW, geometry, card.modality, card.contract)
+
+
+def _windows(card: Card, prepared: Prepared, window: Window) -> dict[str, Any]:
+    return {
+        "patch_size": card.patch_size,
+        "overlap": window.overlap,
+        "batch_windows": window.batch_windows,
+        "device": window.device,
+        "fill": prepared.fill,
+        "axis": cut_axis(card.plane, prepared.array.shape[1:], prepared.spacing_mm),
+    }
 
 
 def _check(card: Card, channels: Channels) -> None:

@@ -18,7 +18,7 @@ from medssl.core.config import Component
 from medssl.core.errors import NothingUsableError, ReadError, ResourceError, UsageError
 from medssl.encoders.card import build_from_card, save_model
 from medssl.inference import sliding, writers
-from medssl.stages import predict
+from medssl.stages import _predict_session, predict
 from tests.scans import (
     SPACING_WHD_MM,
     Threshold,
@@ -277,8 +277,8 @@ def test_file_that_fails_between_scan_and_read(model, scans, tmp_path, monkeypat
         path.unlink()
         return found
 
-    scan_input = predict.scan_input
-    monkeypatch.setattr(predict, "scan_input", scan_then_lose)
+    scan_input = _predict_session.scan_input
+    monkeypatch.setattr(_predict_session, "scan_input", scan_then_lose)
     assert run(scans, tmp_path).exit_code == 4
     assert reasons(tmp_path) == ["unreadable"]
 

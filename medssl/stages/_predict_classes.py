@@ -1,0 +1,42 @@
+"""``medssl predict`` with a classification model: a row of ``classes.csv`` per record."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection
+
+from medssl.inference.writers import append_table, write_table
+from medssl.stages import _class_table
+from medssl.stages._cases import Case
+from medssl.stages._predict_case import classify_case
+from medssl.stages._predict_session import Session
+
+
+class ClassSession(Session):
+    """Probabilities of the classes, by record id."""
+
+    def begin(self) -> None:
+        self.table = self.out / _class_table.NAME
+        self.header = _class_table.columns(self.card.labels)
+        self.rows: dict[str, list[str]] = {}
+        if self.config.resume and self.table.exists():
+            text = self.table.read_text(encoding="utf-8")
+            # The end of the file may be a row that a crash has torn.
+            whole = text[: text.rfind("\n") + 1]
+            rows = csv.reader(io.StringIO(whole))
+            self.rows = {row[0]: row for row in rows if len(row) == len(self.header)}
+
+    def begin_tables(self, kept: Collection[str]) -> None:
+        rows = [row for record_id, row in self.rows.items() if record_id in kept]
+        write_table(self.table, [self.header, *rows])
+
+    def result_of(self, case: Case) -> str:  # noqa: ARG002
+        return _class_table.NAME
+
+    def is_complete(self, case: Case) -> bool:
+        return case.record_id in self.rows
+
+    def write(self, case: Case) -> None:
+        p_K = classify_case(self.model, self.card, case.channels, self.window)
+        append_table(self.table, [_class_table.row(case.record_id, p_K, self.card.labels)])
