@@ -9,9 +9,12 @@ from medssl.core.errors import ConfigError
 from medssl.core.geometry import Geometry
 from medssl.core.preprocess import Contract, prepare
 from medssl.core.viewspec import View, ViewSpec
+from medssl.stages import pretrain
 from medssl.stages._style import StyledDataset, views_of
+from medssl.stages.pretrain import PretrainConfig
 from medssl.training.data import StepSampler, loader
 from medssl.views.guard import check_views
+from tests.training_archive import write_images
 
 SPEC = ViewSpec(views=(View(crop=(8, 8, 8), count=2),), style=(0.4, 0.6))
 BATCH = 4
@@ -107,3 +110,26 @@ def test_hu_keep_their_mean(store):
 def test_a_style_over_modalities_is_refused():
     with pytest.raises(ConfigError, match="CT and MR"):
         check_views(SPEC, {"CT", "MR"}, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"intensity": {"hue": 0.1, "probability": 1.0}}, "hue"),
+        ({"intensity": {"bias_field": 0.2, "probability": 1.0}}, "bias field"),
+    ],
+)
+def test_pretraining_refuses_changes_that_fit_no_record_before_step_one(tmp_path, options, named):
+    write_images(tmp_path / "archive")  # NIfTI files of one channel, modality unknown
+    config = PretrainConfig(
+        data=tmp_path / "archive",
+        out=tmp_path / "run",
+        objective={"name": "simclr", "views": options},
+        crop=(16, 32, 16),
+        batch_size=2,
+        accelerator="cpu",
+        quiet=True,
+    )
+    with pytest.raises(ConfigError, match=named):
+        pretrain.run(config)
+    assert not list((tmp_path / "run").rglob("checkpoints/*"))
