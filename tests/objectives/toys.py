@@ -70,3 +70,51 @@ def train(task, steps=200, samples=16, lr=1e-3):
         task.after_update((step + 1) / steps)
         logs.append({k: float(v) for k, v in output.log.items()} | {"loss": float(output.loss)})
     return logs
+
+
+def fit(task, first, last, steps=8, optimizer=None, samples=8):
+    """Steps ``first`` to ``last`` of a run of ``steps``; returns the optimiser."""
+    weights = [p for p in task.parameters() if p.requires_grad]
+    optimizer = optimizer or torch.optim.AdamW(weights, 1e-3)
+    for step in range(first, last):
+        if task.prepare_at(step):
+            task.prepare(lambda: iter([toy_batch(task, samples, 0)]))
+        batch = toy_batch(task, samples, step) | {"record": torch.arange(samples)}
+        task.step(batch).loss.backward()
+        task.before_update(step / steps)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        task.after_update((step + 1) / steps)
+    return optimizer
+
+
+def resumed(make, at=4, steps=8, spoil=None):
+    """State of a run that was saved at a step and taken up by a fresh task; see :func:`straight`.
+
+    ``spoil``: name of a saved tensor that is changed in between.
+    """
+    task = make()
+    optimizer = fit(task, 0, at, steps)
+    state = {k: v.clone() for k, v in task.state_dict().items()}
+    if spoil:
+        tensor = state[spoil]
+        tensor += 1 if tensor.is_floating_point() else 1 - 2 * tensor.clamp(0, 1)
+    other = make()
+    other.load_state_dict(state, strict=True)
+    taken_up = torch.optim.AdamW([p for p in other.parameters() if p.requires_grad], 1e-3)
+    taken_up.load_state_dict(optimizer.state_dict())
+    fit(other, at, steps, steps, taken_up)
+    return other.state_dict()
+
+
+def straight(make, steps=8):
+    """State of the run without a break."""
+    task = make()
+    fit(task, 0, steps, steps)
+    return task.state_dict()
+
+
+def differing(a, b):
+    """Names of tensors that are not bitwise equal."""
+    assert a.keys() == b.keys()
+    return [name for name in a if not torch.equal(a[name], b[name])]
