@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from medssl.core.config import validate
+from medssl.core.config import Component, validate
 from medssl.core.errors import ConfigError
 from medssl.core.features import Features
 from medssl.core.registry import ENCODERS
@@ -132,3 +132,12 @@ def build_encoder(name: str, options: dict[str, Any], in_channels: int) -> Encod
     config = validate(module.Config, options, where=f"encoder {name}")
     encoder: Encoder = module.build(variant, config, in_channels)
     return encoder
+
+
+def in_mm(encoder: Component, spacing_mm: tuple[float, ...] | None) -> Component:
+    """The encoder with its input's spacing, where it places tokens in mm and was told none."""
+    module, _ = ENCODERS.module(encoder.name)
+    if spacing_mm is None or "spacing_mm" not in module.Config.model_fields:
+        return encoder
+    options = {"spacing_mm": list(spacing_mm), **encoder.options}
+    return Component(name=encoder.name, **options)

@@ -148,8 +148,9 @@ def _without_source(card: Card) -> Card:
     source = options.pop("weights", None)
     if not source:
         return card
-    named = source if Path(source).name == source and not Path(source).suffix else "a file"
-    encoder = Component(name=card.encoder.name, **options)
+    name = card.encoder.name
+    named = source if source == "timm" or name.startswith("smp/") else "a file"
+    encoder = Component(name=name, **options)
     provenance = {**card.provenance, "public_weights": named}
     return card.model_copy(update={"encoder": encoder, "provenance": provenance})
 

@@ -19,7 +19,6 @@ from medssl.archive._pool import usable_cpus
 from medssl.core.config import Component
 from medssl.core.errors import BudgetExceededError, ConfigError, UsageError
 from medssl.core.preprocess import Contract
-from medssl.core.registry import ENCODERS
 from medssl.core.runlog import Run
 from medssl.core.seeding import seed_everything
 from medssl.core.task import Passes, no_passes
@@ -151,15 +150,6 @@ def contract_of(config: TrainConfig, channels: int) -> Contract:
         size_px=config.size_px,
         picture_channels=channels if config.match_channels else None,  # type: ignore[arg-type]
     )
-
-
-def in_mm(encoder: Component, spacing_mm: tuple[float, ...] | None) -> Component:
-    """The encoder with its input's spacing, where it places tokens in mm and was told none."""
-    module, _ = ENCODERS.module(encoder.name)
-    if spacing_mm is None or "spacing_mm" not in module.Config.model_fields:
-        return encoder
-    options = {"spacing_mm": list(spacing_mm), **encoder.options}
-    return Component(name=encoder.name, **options)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from medssl.core.runlog import Run
 from medssl.core.sample import Record
 from medssl.core.seeding import seed_everything
 from medssl.core.viewspec import Setting
-from medssl.encoders._base import Encoder, build_encoder
+from medssl.encoders._base import Encoder, build_encoder, in_mm
 from medssl.encoders.card import Card, assert_reloads, save_model
 from medssl.stages import _train, index
 from medssl.stages._data import auto_crop
@@ -60,8 +60,7 @@ def run(config: PretrainConfig) -> Run:
     """
     fabric = _train.launch(config)
     run = _train.open_run("pretrain", config, fabric)
-    part = _train.in_mm(config.encoder, config.spacing_mm)
-    config = config.model_copy(update={"encoder": part})
+    config = config.model_copy(update={"encoder": in_mm(config.encoder, config.spacing_mm)})
     seed_everything(config.seed)
     encoder = build_encoder(config.encoder.name, config.encoder.options, config.channels)
     catalog = _catalog(config, run, fabric)
