@@ -142,7 +142,7 @@ REASONS: dict[str, Meaning] = {
     "non_integer_labels": Meaning("label values are no whole numbers", LABELS),
     "colour_label": Meaning(
         "a mask holds colours instead of label numbers",
-        "save masks as grey or palette PNG with the values 0, 1, 2 ...",
+        "save masks as grey or palette PNG with whole numbers from 0",
     ),
     "soft_label": Meaning(
         "a mask holds levels between its labels (soft edges, or a JPEG of several labels)",
