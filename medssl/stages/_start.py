@@ -11,7 +11,7 @@ from medssl.core.errors import UsageError
 from medssl.core.preprocess import Contract
 from medssl.core.sample import UNKNOWN
 from medssl.core.seeding import seed_everything
-from medssl.encoders._base import Encoder, build_encoder
+from medssl.encoders._base import Encoder, build_encoder, in_mm
 from medssl.encoders.card import Card, load_card
 from medssl.stages import _train
 
@@ -65,7 +65,7 @@ def _encoder_part(config: FinetuneConfig, card: Card | None, labelled: Labelled)
     asked = config.encoder
     if card is None:
         part = asked or Component(name=_ENCODERS[labelled.kind])
-        return _train.in_mm(part, config.spacing_mm)
+        return in_mm(part, config.spacing_mm)
     if asked and asked.name != card.encoder.name:
         what = f"--encoder {asked.name}, but --init holds {card.encoder.name}"
         raise UsageError(what, fix=f"--encoder {card.encoder.name}")
@@ -77,4 +77,4 @@ def _encoder_part(config: FinetuneConfig, card: Card | None, labelled: Labelled)
         raise UsageError(what, fix="leave them out: --init brings its own")
     if config.spacing_mm:
         own = {key: value for key, value in own.items() if key != "spacing_mm"}
-    return _train.in_mm(Component(name=card.encoder.name, **own), config.spacing_mm)
+    return in_mm(Component(name=card.encoder.name, **own), config.spacing_mm)
