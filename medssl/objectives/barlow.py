@@ -118,11 +118,12 @@ class Objective(Pair):
 
     def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
         super().__init__(encoder, config, setting)
-        redundancy = config.redundancy
+        self.config, redundancy = config, config.redundancy
         self.weights = {"redundancy": redundancy, "mixed": config.mixed * redundancy}
         self.head = Projector(encoder.width, config.hidden, config.out, 3, norm=config.norm)
-        # Mixtures are drawn from it, so that every device and a resumed run draw the same.
-        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        if config.mixed:
+            # Mixtures are drawn from it, so that every device and a resumed run draw the same.
+            self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def compare(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """The terms over the global batch, and its embeddings."""
@@ -130,7 +131,7 @@ class Objective(Pair):
         first_BD, second_BD = (gather(self.head(vector)) for vector in vectors)
         a_BD, b_BD = standardise(first_BD), standardise(second_BD)
         terms = barlow_terms(a_BD, b_BD)
-        if self.weights["mixed"]:
+        if self.config.mixed:
             alpha, partner_B = self._draw(gather(batch["record"]))
             mixture = self._mixture(batch, alpha, partner_B)
             mixed_BD = standardise(gather(self.head(self.encoder(mixture).global_BD)))
@@ -139,7 +140,8 @@ class Objective(Pair):
 
     def after_update(self, progress: float) -> None:  # noqa: ARG002
         """New mixtures for the next update."""
-        self.updates += 1
+        if self.config.mixed:
+            self.updates += 1
 
     def _draw(self, record_B: Tensor) -> tuple[float, Tensor]:
         """Mixing weight and each sample's partner in the global batch."""

@@ -4,7 +4,11 @@ import pytest
 import torch
 from scipy.linalg import hadamard
 
+from medssl.core.seeding import seed_everything
+from medssl.core.viewspec import Setting
+from medssl.objectives import barlow
 from medssl.objectives.barlow import barlow_terms, mixing_error, standardise
+from tests.objectives.toys import CROP, TinyEncoder, toy_batch
 
 # 16 samples, 8 uncorrelated features with mean 0 and (biased) variance 1.
 WHITE = torch.tensor(hadamard(16)[:, 1:9], dtype=torch.float64)
@@ -72,3 +76,47 @@ def test_mixing_error_is_the_papers_difference_of_correlations():
         target = alpha * a.T @ z / 6 + (1 - alpha) * b[partner].T @ z / 6
         total += (m.T @ z / 6 - target).square().sum()
     torch.testing.assert_close(mixing_error(m, a, b, partner, alpha), total)
+
+
+def tiny(**options):
+    seed_everything(0)
+    config = barlow.Config(hidden=32, out=16, **options)
+    return barlow.Objective(TinyEncoder(), config, Setting(crop=CROP, records=100)).train()
+
+
+def test_without_mixed_samples_it_is_plain_barlow_twins():
+    task = tiny()
+    output = task.step(toy_batch(task, 6))
+    plain = output.log["invariance"] + output.log["redundancy"] / 128
+    torch.testing.assert_close(output.loss, plain)
+    assert "mixed" not in output.log
+    other = tiny(mixed=2.0)
+    mixed = other.step(toy_batch(other, 6))
+    torch.testing.assert_close(mixed.loss, plain + 2 / 128 * mixed.log["mixed"])
+
+
+def test_partners_are_other_records_whatever_the_order_of_the_batch():
+    task = tiny(mixed=1.0)
+    record = torch.tensor([4, 9, 2, 7, 5])
+    turn = torch.tensor([3, 1, 4, 0, 2])
+    for _ in range(20):
+        (alpha, partner), (again, turned) = task._draw(record), task._draw(record[turn])
+        assert alpha == again
+        pairs = dict(zip(record.tolist(), record[partner].tolist(), strict=True))
+        assert pairs == dict(zip(record[turn].tolist(), record[turn][turned].tolist(), strict=True))
+        assert all(one != other for one, other in pairs.items())
+        task.after_update(0.5)
+
+
+def test_mixtures_stay_within_a_step_and_change_with_the_update():
+    task = tiny(mixed=1.0)
+    record = torch.arange(6)
+    first = task._draw(record)[0]
+    assert task._draw(record)[0] == first
+    task.after_update(0.5)
+    assert task._draw(record)[0] != first
+
+
+def test_a_mixture_of_one_sample_is_a_mixture_of_its_views():
+    task = tiny(mixed=1.0)
+    assert torch.isfinite(task.step(toy_batch(task, 1)).loss)

@@ -5,8 +5,22 @@ from math import log
 import pytest
 import torch
 
+from medssl.core.seeding import seed_everything
+from medssl.core.viewspec import Setting
+from medssl.objectives import moco
 from medssl.objectives._parts.contrast import info_nce, queue_nce
-from medssl.objectives.moco import Queue
+from medssl.objectives._parts.queue import Queue
+from tests.objectives.toys import CROP, TinyEncoder, toy_batch, train
+
+
+def tiny(**options):
+    seed_everything(0)
+    config = moco.Config(**{"hidden": 32, "out": 16, "queue": 24, **options})
+    return moco.Objective(TinyEncoder(), config, Setting(crop=CROP, records=100)).train()
+
+
+def state(task):
+    return {name: value.clone() for name, value in task.state_dict().items()}
 
 
 @pytest.mark.parametrize("length", [1, 7, 1024])
@@ -70,3 +84,75 @@ def test_keys_pointer_and_records_are_in_the_state():
         each.push(torch.full((6, 1), 9.0), torch.arange(6))
     assert all(torch.equal(v, other.state_dict()[k]) for k, v in queue.state_dict().items())
     assert set(queue.state_dict()) == {"key_KD", "record_K", "pointer"}
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
+def test_the_teacher_is_m_times_itself_plus_the_rest_of_the_student(momentum):
+    task = tiny(momentum=momentum)
+    slow = state(task.teacher.module.encoder)
+    torch.nn.init.normal_(task.encoder.embed.weight)
+    fast = state(task.encoder)
+    task.after_update(0.5)
+    for name, value in task.teacher.module.encoder.state_dict().items():
+        assert torch.equal(value, slow[name].lerp(fast[name], 1 - momentum))
+
+
+def test_v3s_momentum_reaches_1_at_the_end():
+    task = tiny(version="v3", momentum=0.0)
+    torch.nn.init.normal_(task.encoder.embed.weight)
+    slow = state(task.teacher)
+    task.after_update(1.0)
+    assert all(torch.equal(value, slow[name]) for name, value in state(task.teacher).items())
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_step_changes_no_state_and_keys_and_teacher_get_no_gradient(version):
+    task = tiny(version=version, norm="layer")
+    before = state(task)
+    task.step(toy_batch(task, 6)).loss.backward()
+    assert all(torch.equal(value, before[name]) for name, value in state(task).items())
+    assert all(p.grad is None for p in task.teacher.parameters())
+    assert all(p.grad is not None for p in task.head.parameters())
+
+
+def test_the_queue_takes_the_keys_of_all_micro_batches_after_the_update():
+    task = tiny()
+    first, second = toy_batch(task, 6, seed=1), toy_batch(task, 6, seed=2)
+    for batch in (first, second):
+        task.step(batch)
+    task.after_update(0.1)
+    assert task.queue.record_K[:12].tolist() == [*first["record"], *second["record"]]
+    assert task.queue.record_K[12:].eq(-1).all()
+    teacher = tiny().teacher
+    keys = torch.nn.functional.normalize(teacher(first["views"][1]["x"]), dim=1)
+    torch.testing.assert_close(task.queue.key_KD[:6], keys)
+
+
+def test_validation_and_skipped_updates_leave_the_queue_alone():
+    task = tiny()
+    batch = toy_batch(task, 6)
+    task.step(batch)
+    task.discard_update()
+    with torch.no_grad():
+        task.step(batch)
+    task.eval()
+    task.step(batch)
+    before = state(task.queue)
+    task.after_update(0.1)
+    assert all(torch.equal(value, before[name]) for name, value in state(task.queue).items())
+
+
+def test_a_queue_full_of_the_querys_record_gives_no_negatives():
+    task = tiny()
+    batch = {**toy_batch(task, 6), "record": torch.full((6,), 3)}
+    task.queue.record_K.fill_(3)
+    assert task.step(batch).loss.item() == 0
+
+
+def test_a_frozen_patch_embedding_keeps_its_random_weights():
+    task = tiny(version="v3", freeze_patch_embedding=True)
+    before = task.encoder.embed.weight.clone()
+    train(task, steps=3)
+    assert torch.equal(task.encoder.embed.weight, before)
+    frozen = {name for name, p in task.encoder.named_parameters() if not p.requires_grad}
+    assert frozen == {"embed.weight", "embed.bias"}

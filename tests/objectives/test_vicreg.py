@@ -5,7 +5,11 @@ import torch
 from scipy.linalg import hadamard
 from torch.nn.functional import mse_loss
 
+from medssl.core.seeding import seed_everything
+from medssl.core.viewspec import Setting
+from medssl.objectives import vicreg as module
 from medssl.objectives.vicreg import redundancy, variance_hinge
+from tests.objectives.toys import CROP, TinyEncoder, toy_batch
 
 # 8 samples, 7 uncorrelated features of mean 0; unbiased variance 1 after scaling by sqrt(7/8).
 WHITE = torch.tensor(hadamard(8)[:, 1:], dtype=torch.float64) * (7 / 8) ** 0.5
@@ -50,3 +54,13 @@ def test_a_batch_of_one_has_variance_0_and_learns_nothing_from_it():
     loss.backward()
     assert loss.item() == pytest.approx(0.99, abs=1e-6)
     assert torch.equal(z.grad, torch.zeros(1, 4))
+
+
+def test_step_weighs_the_terms_with_25_25_and_1():
+    seed_everything(0)
+    config = module.Config(hidden=32, out=16)
+    task = module.Objective(TinyEncoder(), config, Setting(crop=CROP, records=100))
+    output = task.step(toy_batch(task, 8))
+    log = output.log
+    expected = 25 * log["invariance"] + 25 * log["variance"] + log["covariance"]
+    torch.testing.assert_close(output.loss, expected)
