@@ -20,7 +20,7 @@ _METHOD = (
     "Written by `python -m pipelines.bench_representations --data DATA --out RUNS --jobs 2`; "
     "medssl {version}. Each objective is pretrained on the training images of a set at an equal "
     "number of samples seen, with its shipped options, but for teachers' momentum (0.97, as runs "
-    "have 125 to 156 steps) and the encoder, crop and batch of the set. The encoder is frozen and "
+    "have 100 to 150 steps) and the encoder, crop and batch of the set. The encoder is frozen and "
     "compared with random weights of the same architecture, evaluated in the same way. 95 % "
     "intervals: test cases (in groups that may share a subject) and, where there are several, "
     "seeds are resampled, 10,000 draws; differences are paired by seed and case. Test images are "
@@ -52,7 +52,7 @@ def _section(name: str, measure: str, rows: Rows) -> list[str]:
             f"{len(set(rows[0]['groups']))} groups; {samples:,} samples seen."
         ),
         "",
-        "| objective | encoder | seeds | score | random weights | difference | pretraining, s |",
+        "| objective | encoder | seeds | score | random weights | difference | CPU s |",
         "|---|---|---|---|---|---|---|",
     ]
     table = []
@@ -66,7 +66,7 @@ def _section(name: str, measure: str, rows: Rows) -> list[str]:
         gain = bootstrap_difference(ours, theirs, groups)
         score = bootstrap_mean(np.mean(ours, axis=0), groups)
         base = float(np.mean(theirs))
-        seconds = round(np.mean([runs[s]["seconds"] for s in seeds]))
+        cpu_s = round(np.mean([runs[s]["cpu_s"] for s in seeds]))
         cells = [
             objective,
             encoder,
