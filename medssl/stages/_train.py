@@ -218,7 +218,8 @@ def save_config(
     path = run.out / "resolved.yaml"
     if config.resume and path.is_file():
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if values.get("config_hash") != digest:
+        # Without a hash: the run ended before its data were known.
+        if values.get("config_hash", digest) != digest:
             fix = "resume with the options the run was started with, or start a new --out"
             raise UsageError("the run was started with another configuration", fix=fix)
     crop = {"crop": list(identity["crop"])}
