@@ -195,9 +195,12 @@ def _from_csv(path: Path) -> Labelled:
         raise UsageError("the table has no rows with image and label", where=str(path), fix=fix)
     cases = [row_case(row, path, number) for number, row in enumerate(rows, start=2)]
     cases = unique_names(cases, path)
-    for case in cases:
-        if case.label is not None:
-            _check_file(case.label)
+    files = [case.label for case in cases if case.label is not None]
+    if files and not any(file.exists() for file in files):
+        fix = "the column holds paths of label maps; for names of classes: --task classification"
+        raise UsageError("no label of the table is a file", where=str(files[0]), fix=fix)
+    for file in files:
+        _check_file(file)
     return _described(cases, path)
 
 

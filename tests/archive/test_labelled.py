@@ -226,3 +226,11 @@ def test_the_hippocampus_set_loads_and_has_all_labels(medssl_data):
         assert image.shape[1:] == labels.labels_DHW.shape
         assert set(np.unique(labels.labels_DHW)) == {0, 1, 2} and labels.flags == ()
         assert geometry.spacing_mm == pytest.approx((1, 1, 1))
+
+
+def test_a_table_of_class_names_is_sent_to_classification(tmp_path):
+    write(tmp_path / "a.nii.gz")
+    (tmp_path / "t.csv").write_text("image,label\na.nii.gz,benign\n")
+    with pytest.raises(UsageError, match="no label of the table is a file") as caught:
+        load_labelled(tmp_path / "t.csv")
+    assert "--task classification" in caught.value.fix

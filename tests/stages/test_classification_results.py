@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from medssl.core.config import Component
+from medssl.core.config import Component, load_config
 from medssl.core.errors import MedsslError, NothingUsableError, UsageError
 from medssl.core.preprocess import Contract
 from medssl.encoders.card import Card
@@ -289,3 +289,27 @@ def test_the_whole_way(tmp_path, kind):
     found = score(tmp_path, tmp_path / "classes.csv")
     assert found["accuracy"]["n"] == 2
     assert found["auroc"]["mean"] == 1.0
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_pneumonia_is_told_from_normal_radiographs(tmp_path, medssl_data):
+    [file] = (medssl_data / "pneumoniamnist").rglob("*.npz")
+    with np.load(file) as arrays:
+        for split, count in (("train", 600), ("val", 120), ("test", 624)):
+            pixels, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"].ravel()
+            for k in np.random.default_rng(0).permutation(len(labels))[:count]:
+                name = ("normal", "pneumonia")[labels[k]]
+                write_picture(tmp_path / "in" / split / name / f"{k:05d}.png", pixels[k])
+    options = load_config(
+        FinetuneConfig,
+        "finetune",
+        "xray_pneumonia",
+        {"data": tmp_path / "in", "out": tmp_path / "ft", "accelerator": "cpu", "quiet": True},
+    )
+    finetune.run(options)
+    run(tmp_path, input=tmp_path / "in" / "test")
+    found = score(tmp_path, tmp_path / "in")
+    assert found["auroc"]["n"] == 624
+    assert found["auroc"]["low"] > 0.85
+    assert found["auroc"]["mean"] >= 0.9
