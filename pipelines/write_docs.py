@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 from pathlib import Path
-from types import ModuleType
 
 from medssl.core import reasons
-from medssl.core.config import Config
 from medssl.core.registry import OBJECTIVES
 from medssl.stages import info
+from pipelines import _objective_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- medssl info: start -->\n", "<!-- medssl info: end -->"
@@ -23,46 +20,12 @@ def pages() -> dict[Path, str]:
     after = rest.partition(END)[2]
     found = {readme: f"{before}{START}{info.as_markdown()}{END}{after}"}
     found[ROOT / "docs" / "reasons.md"] = reasons.as_markdown()
+    folder = ROOT / "docs" / "objectives"
     for name in OBJECTIVES.names():
         module, _ = OBJECTIVES.module(name)
-        found[ROOT / "docs" / "objectives" / f"{name}.md"] = objective_page(name, module)
+        found[folder / f"{name}.md"] = _objective_pages.page(name, module)
+    found[folder / "README.md"] = _objective_pages.index()
     return found
-
-
-def objective_page(name: str, module: ModuleType) -> str:
-    """Summary, algorithm, options and worked examples, all from the objective's own file."""
-    config: type[Config] = module.Config
-    lines = [
-        f"# {name}",
-        "",
-        "<!-- written by `make docs` from the objective's file; change that -->",
-        "",
-        inspect.getdoc(module) or "",
-        "",
-        "```",
-        f"medssl pretrain --data CATALOG --objective {name} --encoder ENCODER --out RUN",
-        "```",
-        "",
-        "## Options",
-        "",
-        "| option | default | meaning |",
-        "|---|---|---|",
-    ]
-    for key, field in config.model_fields.items():
-        about = " ".join((field.description or "").split())
-        lines.append(f"| `objective.{key}` | `{field.default}` | {about} |")
-    lines += ["", "## Formulas, with values checked by the tests", ""]
-    for function, text in documented_functions(module):
-        lines += [f"### `{function}`", "", "```text", text, "```", ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def documented_functions(module: ModuleType) -> list[tuple[str, str]]:
-    """Public functions of the file whose docstring shows a value."""
-    tree = ast.parse(inspect.getsource(module))
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    texts = [(node.name, ast.get_docstring(node) or "") for node in functions]
-    return [(name, text) for name, text in texts if ">>>" in text]
 
 
 def main() -> None:

@@ -127,19 +127,20 @@ def phantom(record, shape):
     return (x + rng.normal(0, 0.1, shape))[None].astype(np.float32)
 
 
-def run(task, batch, steps=3, lr=1e-3):
-    """Train as the loop does; returns the losses."""
+def run(task, batch, steps=3, lr=1e-3, *, start=0, total=None):
+    """Train as the loop does, from step ``start`` of ``total``; returns the losses."""
     weights = [p for p in task.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(weights, lr)
     losses = []
-    for step in range(steps):
+    total = total or start + steps
+    for step in range(start, start + steps):
         if task.prepare_at(step):
             task.prepare(partial(passes, task))
         loss = task.step(batch).loss
         loss.backward()
-        task.before_update(step / steps)
+        task.before_update(step / total)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        task.after_update((step + 1) / steps)
+        task.after_update((step + 1) / total)
         losses.append(float(loss.detach()))
     return losses

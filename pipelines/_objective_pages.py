@@ -1,0 +1,166 @@
+"""Pages of objectives: text from the docstring of the file, options from its Config."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from medssl.core.errors import ConfigError
+from medssl.core.registry import ENCODERS, OBJECTIVES
+from medssl.core.viewspec import Setting, ViewSpec
+
+NOTE = "<!-- written by `make docs` from the objective's file; change that -->"
+# Parts of an objective's docstring, after its summary and idea; these are shown as code.
+SECTIONS = ("Algorithm", "Loss", "When to use", "Source")
+_CODE = {"Algorithm", "Loss"}
+# One small encoder of each kind, to find what an objective works on: name, crop, options.
+_KINDS = (
+    ("volume", "resenc-xs", (16, 32, 16), {}),
+    ("volume", "vit3d-xs", (32, 32, 32), {"token_size": (4, 8, 8)}),
+    ("image", "timm/resnet18", (64, 64), {}),
+    ("image", "timm/vit_tiny_patch16_224", (64, 64), {"patch_size": 8}),
+)
+
+
+def page(name: str, module: ModuleType) -> str:
+    """All that the objective's file says, in one page."""
+    summary, idea, sections = parts(inspect.getdoc(module) or "")
+    lines = [f"# {name}", "", NOTE, "", f"**{summary}**", "", *idea]
+    for title, body in sections.items():
+        shown = ["```text", *body, "```"] if title in _CODE else body
+        lines += ["", f"## {title}", "", *shown]
+    command = f"medssl pretrain --data CATALOG --objective {name} --encoder ENCODER --out RUN"
+    lines += ["", "## Run it", "", "```sh", command, "```", ""]
+    lines += [f"`--config {name}` starts from `configs/pretrain/{name}.yaml`.", ""]
+    lines += _options_table(module.Config())
+    worked = _worked(module)
+    if worked:
+        lines += ["", "## Formulas, with values checked by the tests"]
+    for function, text in worked:
+        lines += ["", f"### `{function}`", "", "```text", text, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def parts(text: str) -> tuple[str, list[str], dict[str, list[str]]]:
+    """Summary, idea and sections of a docstring.
+
+    Raises:
+        ValueError: a section is missing, empty or out of order.
+    """
+    summary, _, rest = text.partition("\n\n")
+    idea: list[str] = []
+    sections: dict[str, list[str]] = {}
+    into = idea
+    for line in rest.splitlines():
+        title = line.removesuffix(":")
+        if line.endswith(":") and title in SECTIONS:
+            into = sections[title] = []
+        else:
+            into.append(line.removeprefix("    ") if sections else line)
+    if tuple(sections) != SECTIONS or not all(map(_stripped, [idea, *sections.values()])):
+        raise ValueError(f"the docstring needs an idea and then {', '.join(SECTIONS)}")
+    return summary, _stripped(idea), {title: _stripped(body) for title, body in sections.items()}
+
+
+def _options_table(config: BaseModel) -> list[str]:
+    """Options of the objective itself, then those of its nested parts."""
+    found = list(options(config))
+    head = ["", "| option | default | meaning |", "|---|---|---|"]
+    rows = [(key.count("."), f"| `{key}` | {shown} | {about} |") for key, shown, about in found]
+    own = ["## Options", *head, *(row for depth, row in rows if depth == 1)]
+    nested = [row for depth, row in rows if depth > 1]
+    return [*own, "", "## Options of its parts", *head, *nested] if nested else own
+
+
+def options(config: BaseModel, prefix: str = "objective") -> Iterator[tuple[str, str, str]]:
+    """Key, default and meaning of every option, those of nested configs too."""
+    for key, field in type(config).model_fields.items():
+        value, path = getattr(config, key), f"{prefix}.{key}"
+        about = " ".join((field.description or "").split()).replace("|", "\\|")
+        if isinstance(value, BaseModel):
+            yield path, "see below", about
+            yield from options(value, path)
+        else:
+            yield path, f"`{_shown(value)}`", about
+
+
+def index() -> str:
+    """Table of all objectives: what they need and keep."""
+    rows = [f"| [{e.name}]({e.name}.md) | {e.summary} | {_facts(e.name)} |"
+            for e in OBJECTIVES.entries]  # fmt: skip
+    head = "| name | what it does | encoders | views of a sample | state beside the encoder |"
+    return "\n".join(["# Objectives", "", NOTE, "", head, "|---|---|---|---|---|", *rows, ""])
+
+
+def _facts(name: str) -> str:
+    with torch.device("meta"):
+        tasks = {(kind, encoder): _task(name, encoder, crop, extra)
+                 for kind, encoder, crop, extra in _KINDS}  # fmt: skip
+    taken = {key: task for key, task in tasks.items() if task}
+    kinds = sorted({kind for kind, _ in taken})
+    only = "" if len(taken) == len(_KINDS) else " transformers"
+    shown = taken[next(key for key in taken if "vit" in key[1])]
+    state = ", ".join(_state(shown)) or "none"
+    return f"{' and '.join(kinds)}{only} | {_views(shown.views())} | {state}"
+
+
+def _task(name: str, encoder: str, crop: tuple[int, ...], extra: dict[str, Any]) -> Any:
+    """The objective on meta tensors, ``None`` where it refuses the encoder."""
+    objective, (bridge, variant) = OBJECTIVES.module(name)[0], ENCODERS.module(encoder)
+    net = bridge.build(variant, bridge.Config(**extra), 1)
+    try:
+        return objective.Objective(net, objective.Config(), Setting(crop=crop, records=8))
+    except ConfigError:
+        return None
+
+
+def _views(spec: ViewSpec) -> str:
+    full = spec.views[0].crop
+    told = []
+    for view in spec.views:
+        masked = " with hidden tokens" if view.mask or view.targets else ""
+        told.append(f"{view.count} {'full' if view.crop == full else 'small'}{masked}")
+    return " + ".join(told)
+
+
+def _state(task: torch.nn.Module) -> list[str]:
+    """What a checkpoint holds beside trained weights, statistics of norms and clocks."""
+    teacher = any("teacher" in name for name, _ in task.named_children())
+    skipped = ("encoder.", "teacher", "decoder.")
+    words = {
+        name.rpartition(".")[2] if name.startswith("targets") else name.partition(".")[0]
+        for name, _ in task.named_buffers()
+        if not name.startswith(skipped) and not _minor(name)
+    }
+    return (["teacher"] if teacher else []) + sorted(word.partition("_")[0] for word in words)
+
+
+def _minor(name: str) -> bool:
+    return any(word in name for word in ("running_", "num_batches", "progress", "updates"))
+
+
+def _shown(value: object) -> str:
+    """As it is written on the command line."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_shown, value))}]"
+    return (
+        str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+    )
+
+
+def _stripped(lines: list[str]) -> list[str]:
+    return "\n".join(lines).strip("\n").splitlines()
+
+
+def _worked(module: ModuleType) -> list[tuple[str, str]]:
+    """Public functions of the file whose docstring shows a value."""
+    tree = ast.parse(inspect.getsource(module))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    texts = [(node.name, ast.get_docstring(node) or "") for node in functions]
+    return [(name, text) for name, text in texts if ">>>" in text]

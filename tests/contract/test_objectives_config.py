@@ -1,0 +1,166 @@
+"""Every option of every objective changes something: views, weights, loss, state or schedule."""
+
+import hashlib
+import types
+from enum import Enum
+from functools import cache
+from typing import Literal, Union, get_args, get_origin
+
+import pytest
+import torch
+from pydantic import BaseModel
+
+from medssl.core.config import validate
+from medssl.core.errors import ConfigError
+from medssl.core.registry import OBJECTIVES
+from tests.objectives.tiny import batch_of, config_of, make, passes, run
+
+NAMES = OBJECTIVES.names()
+# An option that only one of the encoders knows is found with the other.
+ENCODERS = ("resenc-xs", "vit3d-xs")
+STEPS = 4
+
+
+def options(config, prefix=()):
+    """Paths of all options, those of nested configs included."""
+    for key, value in config:
+        if isinstance(value, BaseModel):
+            yield from options(value, (*prefix, key))
+        else:
+            yield (*prefix, key)
+
+
+def candidates(annotation, value):
+    """Other values to try for an option, likeliest first."""
+    origin = get_origin(annotation)
+    if origin in {Union, types.UnionType}:
+        found = [other for kind in get_args(annotation) for other in candidates(kind, value)]
+        return [other for other in found if other != value] + ([] if value is None else [None])
+    if annotation is type(None):
+        return []
+    if origin is Literal:
+        return [other for other in get_args(annotation) if other != value]
+    if annotation is bool:
+        return [not value]
+    if origin is tuple:
+        return _tuples(annotation, value)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation()]
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return [other for other in annotation if other != value]
+    if annotation is int:
+        start = value or 0
+        return [start + 1, start * 2, max(start - 1, 0), start // 2, 2, 4]
+    assert annotation is float, annotation
+    start = value or 0.0
+    return [start / 2, start * 1.5, 1 - start, 0.5, 0.25, 0.05, 1.0, 2.0, 10.0]
+
+
+def _tuples(annotation, value):
+    kinds = get_args(annotation)
+    if value is None:
+        length = 2 if len(kinds) == 2 and kinds[1] is ... else len(kinds)
+        return [(0.1,) * length, (0.5,) * length, (1,) * length]
+    halves = tuple(type(v)(v / 2) for v in value)
+    return [halves, tuple(v * 2 for v in value), (*value[:-1], value[-1] + type(value[-1])(1)),
+            (value[0] / 2, *value[1:]), (0.3, 0.6), (0.5, 0.9), value[:-1]]  # fmt: skip
+
+
+def changed(config, path, value):
+    """The config with one option set; ConfigError or ValueError where it is refused."""
+    values = config.model_dump()
+    inner = values
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return validate(type(config), values, where=".".join(path))
+
+
+def field_of(config, path):
+    for key in path[:-1]:
+        config = getattr(config, key)
+    return type(config).model_fields[path[-1]]
+
+
+@cache
+def trace(name, encoder, json):
+    """Hash of what a short training does: views, weights, losses, state, what is held back."""
+    module, _ = OBJECTIVES.module(name)
+    task = make(name, encoder, module.Config.model_validate_json(json)).train()
+    told = [task.views().model_dump_json(), [n for n, p in task.named_parameters()]]
+    told += [[group.lr_scale, sorted(group.params)] for group in task.param_groups()]
+    told += [task.prepare_at(step) for step in range(2000)]
+    if task.prepare_at(0):
+        task.prepare(lambda: passes(task))
+    torch.manual_seed(0)
+    told.append(run(task, batch_of(task), STEPS))
+    for progress in (0.0, 0.05, 0.3, 0.9):
+        task.step(batch_of(task)).loss.backward()
+        task.before_update(progress)
+        told.append([n for n, p in task.named_parameters() if p.grad is None])
+        task.zero_grad()
+        task.after_update(progress)
+    told.append(
+        [(k, tuple(v.shape), float(v.double().sum())) for k, v in task.state_dict().items()]
+    )
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def spec_of(name, encoder, config):
+    return make(name, encoder, config).views()
+
+
+def variants(config, path):
+    """Configs that differ in one option, in the order of :func:`candidates`."""
+    field = field_of(config, path)
+    value = config
+    for key in path:
+        value = getattr(value, key)
+    for other in candidates(field.annotation, value):
+        if other == value:
+            continue
+        try:
+            yield changed(config, path, other)
+        except (ConfigError, ValueError, TypeError):
+            continue
+
+
+def matters(name, config, path):
+    """Whether some other value of the option changes a training."""
+    tried = 0
+    for encoder in ENCODERS:
+        for other in variants(config, path):
+            try:
+                if spec_of(name, encoder, other) != spec_of(name, encoder, config):
+                    return True
+                if trace(name, encoder, other.model_dump_json()) != trace(
+                    name, encoder, config.model_dump_json()
+                ):
+                    return True
+            except ConfigError:
+                continue
+            tried += 1
+            if tried >= 2:
+                break
+    return False
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_changes_something(name):
+    config = config_of(name)
+    idle = [path for path in options(config) if not matters(name, config, path)]
+    # Options of a part that is off by default matter where another option switches it on.
+    switches = [path for path in options(config) if path not in idle]
+    still = []
+    for path in idle:
+        others = (other for switch in [*switches, *idle] if switch != path
+                  for other in variants(config, switch))  # fmt: skip
+        if not any(matters(name, other, path) for other in others):
+            still.append(".".join(path))
+    assert still == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_trace_repeats(name):
+    json = config_of(name).model_dump_json()
+    assert trace(name, ENCODERS[1], json) == trace.__wrapped__(name, ENCODERS[1], json)

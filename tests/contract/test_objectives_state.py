@@ -1,0 +1,148 @@
+"""The state of every registered objective is whole: resumed runs and ranks give equal numbers."""
+
+import copy
+from functools import cache, partial
+
+import pytest
+import torch
+from lightning.fabric import Fabric
+
+from medssl.core.errors import ConfigError
+from medssl.core.registry import OBJECTIVES
+from medssl.core.seeding import seed_everything
+from medssl.training.checkpoint import load_latest
+from medssl.training.loop import Loop
+from medssl.training.optim import OptimConfig, build_optimizer
+from medssl.training.schedule import LoopConfig
+from tests.objectives.ddp import assert_two_ranks_equal_one
+from tests.objectives.tiny import batch_of, make, passes, ready, run
+
+NAMES = OBJECTIVES.names()
+ENCODER = "vit3d-xs"
+HALF = 2
+TOTAL = 30
+# Options that put all of an objective's state to use.
+OPTIONS = {
+    "barlow": {"mixed": 1.0},
+    "deepcluster": {"cluster_every": 2},
+    "swav": {"queue": 8, "queue_from": 0.15},
+}
+# Nothing reads the running statistics of a teacher's batch norms: they use those of the batch.
+UNREAD = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def looped(task):
+    """The real loop around a task."""
+    optim = OptimConfig(lr=1e-3, warmup=1)
+    config = LoopConfig(steps=2 * HALF, batch_size=4, log_every=1, check_every=HALF)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    return Loop(fabric, task, build_optimizer(task.param_groups(), optim), config, optim)
+
+
+def batches(task, start=0):
+    return [batch_of(task, first=4 * step) for step in range(start, 2 * HALF)]
+
+
+def fit(loop, source, folder):
+    task, seen = loop.bare, []
+    loop.fit(
+        source, checkpoints=folder, stamp={"config_hash": "h"},
+        log=lambda step, values: seen.append((step, values["loss"])),
+        passes=partial(passes, task),
+    )  # fmt: skip
+    return seen
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resume_is_bitwise(name, tmp_path):
+    seed_everything(5)
+    whole = looped(make(name, ENCODER))
+    torch.manual_seed(6)
+    losses = fit(whole, batches(whole.bare), tmp_path / "whole")
+    first = looped(make(name, ENCODER))
+    torch.manual_seed(6)
+    with pytest.raises(StopIteration):  # the power fails
+        fit(first, batches(first.bare)[:HALF], tmp_path / "parts")
+    torch.manual_seed(99)
+    second = looped(make(name, ENCODER))
+    second.restore(load_latest(tmp_path / "parts", "h"))
+    assert second.step == HALF
+    assert fit(second, batches(second.bare, HALF), tmp_path / "parts") == losses[HALF:]
+    found = second.bare.state_dict()
+    for key, value in whole.bare.state_dict().items():
+        assert torch.equal(found[key], value), key
+
+
+@cache
+def trained(name):
+    """An objective after some steps, so that queues and banks hold something."""
+    task = make(name, ENCODER, **OPTIONS.get(name, {}))
+    run(task, batch_of(task), steps=3, total=TOTAL)
+    return task
+
+
+def lasting(task):
+    """Saved fields that no optimiser moves; of teachers one per module, of norms none."""
+    frozen = {name for name, p in task.named_parameters() if not p.requires_grad}
+    buffers = {name for name, _ in task.named_buffers()} & task.state_dict().keys()
+    seen, found = set(), []
+    for name in sorted(frozen | buffers):
+        group = ".".join(name.split(".")[:3])
+        if (
+            name.startswith("encoder.")
+            or name.endswith(UNREAD)
+            or (name in frozen and group in seen)
+        ):
+            continue
+        seen.add(group)
+        found.append(name)
+    return found
+
+
+def shaken(value):
+    """Another value of the same kind."""
+    if value.dtype.is_floating_point:
+        return value + 0.5 + torch.rand_like(value)
+    return (value + 1).clamp(max=int(value.max())) if value.ndim and value.any() else value + 1
+
+
+def what_follows(task, without):
+    """Losses, and the state but for one field."""
+    torch.manual_seed(0)
+    told = run(task, batch_of(task, purpose="later"), steps=3, start=3, total=TOTAL)
+    told.append([task.prepare_at(step) for step in range(1000)])
+    return told, {k: v for k, v in task.state_dict().items() if k != without}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_saved_field_matters(name):
+    idle = []
+    for field in lasting(trained(name)):
+        task, other = copy.deepcopy(trained(name)), copy.deepcopy(trained(name))
+        with torch.no_grad():
+            value = other.state_dict()[field]
+            value.copy_(shaken(value))
+        (told, state), (told_other, state_other) = (what_follows(t, field) for t in (task, other))
+        if told == told_other and all(torch.equal(state[k], state_other[k]) for k in state):
+            idle.append(field)
+    assert idle == []
+
+
+def two_rank_case(name, encoder=ENCODER):
+    """Cases travel to other processes by name."""
+    return ready(make(name, encoder))
+
+
+def two_rank_batch(name, encoder=ENCODER):
+    return batch_of(make(name, encoder), samples=4)
+
+
+def test_two_ranks_equal_one():
+    cases = {}
+    for name in NAMES:
+        try:
+            make(name, ENCODER)
+        except ConfigError:
+            continue
+        cases[name] = (partial(two_rank_case, name), partial(two_rank_batch, name))
+    assert_two_ranks_equal_one(cases)
