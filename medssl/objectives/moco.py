@@ -42,12 +42,10 @@ from medssl.objectives._parts.contrast import info_nce, queue_nce, unit
 from medssl.objectives._parts.distributed import gather, rank
 from medssl.objectives._parts.heads import Norm, Projector
 from medssl.objectives._parts.pair import Branch, Pair, PairConfig, view_vectors
+from medssl.objectives._parts.queue import Queue
 from medssl.objectives._parts.teacher import Teacher
 
 # B batch, D width, K keys in the queue
-
-# Record number of places in the queue that hold no key yet, but random directions.
-_NOBODY = -1
 
 
 class Config(PairConfig):
@@ -69,31 +67,6 @@ class Config(PairConfig):
     devices) for v3."""
     freeze_patch_embedding: bool = False
     """Leave a transformer's random patch embedding as it is (v3's cure for unstable training)."""
-
-
-class Queue(nn.Module):
-    """The last K keys and the records they come from; the same on every rank."""
-
-    key_KD: Tensor
-    record_K: Tensor
-    pointer: Tensor
-
-    def __init__(self, length: int, width: int) -> None:
-        super().__init__()
-        self.register_buffer("key_KD", unit(torch.randn(length, width)))
-        self.register_buffer("record_K", torch.full((length,), _NOBODY))
-        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
-
-    @torch.no_grad()
-    def push(self, key_ND: Tensor, record_N: Tensor) -> None:
-        """The oldest keys give way to these, in order."""
-        length = len(self.key_KD)
-        start = int(self.pointer) + max(len(key_ND) - length, 0)
-        key_ND, record_N = key_ND[-length:], record_N[-length:]
-        places = (start + torch.arange(len(key_ND), device=key_ND.device)) % length
-        self.key_KD[places] = key_ND.to(self.key_KD.dtype)
-        self.record_K[places] = record_N
-        self.pointer.fill_((start + len(key_ND)) % length)
 
 
 class Objective(Pair):
