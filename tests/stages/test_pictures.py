@@ -194,6 +194,13 @@ def test_a_truncated_picture_goes_to_quarantine(tmp_path):
     assert (line["reason"], "cut" in json.dumps(line)) == ("truncated", False)
 
 
+def test_resume_of_a_run_that_ended_before_its_first_step(tmp_path):
+    pictures = write_pictures(tmp_path / "in", 4)
+    with pytest.raises(UsageError):
+        learn(pictures, tmp_path / "out", resume=True, crop=(1, 64, 64))
+    assert learn(pictures, tmp_path / "out", resume=True).exit_code == 0
+
+
 def test_no_picture_at_all(tmp_path):
     (tmp_path / "in").mkdir()
     with pytest.raises(NothingUsableError):
