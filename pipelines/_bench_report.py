@@ -74,7 +74,7 @@ def _section(name: str, measure: str, rows: Rows) -> list[str]:
             _cell(score),
             f"{base:.3f}",
             _cell(gain, "+"),
-            seconds,
+            cpu_s,
         ]
         table.append((gain.mean, f"| {' | '.join(map(str, cells))} |"))
     return [*lines, *(line for _, line in sorted(table, reverse=True)), ""]
