@@ -145,7 +145,7 @@ class Objective(TaskModule):
     def _embed(self, batch: Batch) -> Tensor:
         vectors_VBD = view_vectors(self.encoder, batch["views"])
         z: Tensor = self.head(vectors_VBD.flatten(0, 1))
-        return z.unflatten(0, (len(vectors_VBD), -1))
+        return z.view(*vectors_VBD.shape[:2], -1)
 
     def _loss(self, z_VBD: Tensor, batch: Batch) -> Tensor:
         labels = self.label_HR[:, batch["record"]]
@@ -214,7 +214,6 @@ class Objective(TaskModule):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):  # as in training
                     module.train(len(batch["record"]) > 1)
             views = [{"x": view["x"].to(self.bank_VRD.device)} for view in batch["views"][:FULL]]
-            z_VBD = self.head(view_vectors(self.encoder, views).flatten(0, 1))
-            z_VBD = F.normalize(upcast(z_VBD), dim=1).unflatten(0, (FULL, -1))
-            self._remember(z_VBD.transpose(0, 1), batch["record"].to(self.bank_VRD.device))
+            z_BVD = F.normalize(upcast(self._embed({"views": views})), dim=2).transpose(0, 1)
+            self._remember(z_BVD, batch["record"].to(self.bank_VRD.device))
         self.train(mode)

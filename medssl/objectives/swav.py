@@ -125,10 +125,11 @@ class Objective(TaskModule):
         """Embeddings (V, B, D), scores (V, B, K) and codes (2, B, K)."""
         vectors_VBD = view_vectors(self.encoder, batch["views"])
         count = len(vectors_VBD)
-        z = self.head(vectors_VBD.flatten(0, 1))
-        scores_VBK = self.prototypes(z).unflatten(0, (count, -1))
+        z: Tensor = self.head(vectors_VBD.flatten(0, 1))
+        scores_VBK: Tensor = self.prototypes(z)
+        scores_VBK = scores_VBK.view(count, -1, scores_VBK.shape[1])
         codes = [self._codes(view, scores_VBK[view].detach()) for view in range(FULL)]
-        return z.unflatten(0, (count, -1)), scores_VBK, torch.stack(codes)
+        return z.view(count, -1, z.shape[1]), scores_VBK, torch.stack(codes)
 
     def _codes(self, view: int, scores_BK: Tensor) -> Tensor:
         """Balanced assignments of a view, the queue's vectors included from its time on."""

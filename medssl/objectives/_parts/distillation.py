@@ -191,21 +191,26 @@ class Distillation(TaskModule):
             logits.append(self.heads.whole(local.global_BD))
         with torch.no_grad():
             seen = self.teacher(x)
-            heads: Heads = self.teacher_heads.module
-            raw = heads.whole(seen.global_BD)
+            raw = self._teacher_heads.whole(seen.global_BD)
             targets = self.targets(raw, self._temperature())
         raws, patches = [(self.targets, raw)], None
         if mask is not None:
             assert self.patch_targets is not None  # views have masks only where patches count
             size = tuple(x.shape[2:])
             with torch.no_grad():
-                raw = heads.patches(self.teacher.module.tokens(seen, size)[mask])
+                raw = self._teacher_heads.patches(self.encoder.tokens(seen, size)[mask])
                 wanted = self.patch_targets(raw, self._temperature())
             raws.append((self.patch_targets, raw))
             patches = wanted, self.heads.patches(self.encoder.tokens(features, size)[mask]), mask
         count = len(full[0]["x"])
         split = targets.view(FULL, count, -1), torch.cat(logits).view(-1, count, targets.shape[1])
         return Seen(*split, raws, features, patches)
+
+    @property
+    def _teacher_heads(self) -> Heads:
+        heads = self.teacher_heads.module
+        assert isinstance(heads, Heads)
+        return heads
 
     def _temperature(self) -> float:
         c = self.settings

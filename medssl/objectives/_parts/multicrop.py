@@ -52,4 +52,4 @@ def view_vectors(encoder: Encoder, views: Sequence[Mapping[str, Any]]) -> Tensor
     full, small = views[:FULL], views[FULL:]
     passes = [torch.cat([view["x"] for view in group]) for group in (full, small) if group]
     vectors = torch.cat([encoder(x).global_BD for x in passes])
-    return vectors.unflatten(0, (len(views), -1))
+    return vectors.view(len(views), -1, vectors.shape[1])

@@ -46,9 +46,9 @@ def assignment_log(targets_NK: Tensor) -> dict[str, Tensor]:
     >>> {k: round(float(v), 4) for k, v in assignment_log(torch.eye(2)).items()}
     {'teacher_entropy': 0.0, 'mean_entropy': 0.6931, 'prototype_usage': 1.0}
     """
-    used = targets_NK.argmax(1).unique().numel()
+    used = targets_NK.argmax(1).bincount().count_nonzero()
     return {
         "teacher_entropy": torch.special.entr(targets_NK).sum(1).mean(),
         "mean_entropy": torch.special.entr(targets_NK.mean(0)).sum(),
-        "prototype_usage": targets_NK.new_tensor(used / min(targets_NK.shape)),
+        "prototype_usage": (used / min(targets_NK.shape)).to(targets_NK.dtype),
     }
