@@ -30,14 +30,21 @@ def _low_to_high(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
+def _at_most_one(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[1] > 1:
+        raise ValueError("has to be at most 1")
+    return ends
+
+
 def _above_zero(ends: tuple[float, float]) -> tuple[float, float]:
     if ends[0] <= 0:
         raise ValueError("has to be above 0")
     return ends
 
 
-Share = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
-Factor = Annotated[Share, AfterValidator(_above_zero)]
+Range = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
+Share = Annotated[Range, AfterValidator(_at_most_one)]
+Factor = Annotated[Range, AfterValidator(_above_zero)]
 MaskKind = Literal["random", "block", "column", "blocks"]
 
 
@@ -81,7 +88,8 @@ class Spatial(Config):
     scale: Factor = (1.0, 1.0)
     """Zoom; 2 shows half the field of view."""
     elastic_mm: float = Field(default=0.0, ge=0)
-    """Largest displacement of a smooth random field; in pixels where spacing is unknown."""
+    """Largest displacement of a smooth random field, in pixels where spacing is unknown; at most a
+    tenth of the crop's edge along each axis, so that it never folds."""
     probability: float = Field(default=1.0, ge=0, le=1)
     """Of rotation and zoom together, and of bending."""
     flip: bool | None = None
@@ -97,12 +105,12 @@ class Intensity(Config):
     gamma: Factor = (1.0, 1.0)
     brightness: float = Field(default=0.0, ge=0)
     """Largest shift, in standard deviations of the crop."""
-    contrast: Share = (1.0, 1.0)
+    contrast: Range = (1.0, 1.0)
     bias_field: float = Field(default=0.0, ge=0)
     """Largest relative strength of a smooth multiplicative field (MR only)."""
     noise: float = Field(default=0.0, ge=0)
     """Largest standard deviation of added noise, in standard deviations of the crop."""
-    blur: Share = (0.0, 0.0)
+    blur: Range = (0.0, 0.0)
     """Standard deviation of a Gaussian, in voxels."""
     low_resolution: Factor = (1.0, 1.0)
     """Sampled down and up again by this factor."""
@@ -110,7 +118,7 @@ class Intensity(Config):
     """Largest shift of each end of the window (CT only)."""
     hue: float = Field(default=0.0, ge=0, le=0.5)
     """Largest turn of the colour circle; refused for modalities without colour."""
-    saturation: Share = (1.0, 1.0)
+    saturation: Range = (1.0, 1.0)
     """Colour pictures only."""
     probability: float = Field(default=0.0, ge=0, le=1)
     """Of gamma, brightness, contrast, bias field, window and colour, each."""
@@ -136,7 +144,8 @@ class ViewSpec(Config):
 
     views: tuple[View, ...]
     overlap: float = Field(default=0.0, ge=0, le=1)
-    """Smallest share, per axis, of a view's extent that the first view shows too."""
+    """Smallest share, per axis, of a view's extent that the first view shows too; turns, zooms and
+    bends are allowed for. A view whose crop is larger than that shows all of the first one."""
     min_tissue: float = Field(default=0.0, ge=0, le=1)
     """Smallest wanted share of tissue in each view; the fullest of a few draws is taken."""
     foreground: float = Field(default=0.0, ge=0, le=1)

@@ -18,6 +18,7 @@ from medssl.core.viewspec import Intensity, MaskSpec, Spatial, ViewSpec
         (Intensity, {"low_resolution": (0.0, 1.0)}),
         (Intensity, {"probability": 1.5}),
         (MaskSpec, {"token_size": (4,), "ratio": (0.8, 0.2)}),
+        (MaskSpec, {"token_size": (4,), "ratio": (0.5, 1.2)}),
         (ViewSpec, {"views": (), "style": (0.5, 0.1)}),
         (ViewSpec, {"views": (), "overlap": 1.1}),
     ],

@@ -17,6 +17,7 @@ from tests.views.sources import (
 )
 
 WILD = Spatial(rotate_deg=15, scale=(0.7, 1.4), flip=True)
+BENT = Spatial(rotate_deg=5, scale=(0.9, 1.1), elastic_mm=3.0)
 ALL_CHANGES = Intensity(
     gamma=(1.4, 1.5), brightness=0.3, contrast=(1.1, 1.25), noise=0.2, blur=(0.7, 1.0),
     low_resolution=(1.5, 2.0), bias_field=0.3, probability=1.0, noise_probability=1.0,
@@ -54,7 +55,7 @@ RECORDS = {
 }
 
 
-@pytest.mark.parametrize("spatial", [Spatial(), Spatial(flip=True), WILD])
+@pytest.mark.parametrize("spatial", [Spatial(flip=True), WILD, BENT])
 @pytest.mark.parametrize("record", RECORDS)
 @pytest.mark.parametrize("share", [0.3, 0.5])
 def test_views_overlap_as_promised(record, share, spatial):

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from medssl.views import pictures
-from tests.support import fresh_python
+from tests.support import ROOT, fresh_python
 
 PICTURE = np.random.default_rng(0).random((3, 40, 50), dtype=np.float32)
 LOADED = "import sys; print([name for name in ('cv2', 'albumentations') if name in sys.modules])"
@@ -56,3 +56,14 @@ def test_changing_colours_asks_no_network(offline):
     done = offline.run("-c", code + LOADED)
     assert "albumentations" in done.stdout
     assert offline.attempts() == []
+
+
+def test_one_module_imports_the_picture_libraries():
+    words = ("import cv2", "import albumentations", "from cv2", "from albumentations")
+    files = [
+        file.relative_to(ROOT).as_posix()
+        for folder in ("medssl", "pipelines", "examples")
+        for file in (ROOT / folder).rglob("*.py")
+        if any(word in file.read_text() for word in words)
+    ]
+    assert files == ["medssl/views/pictures.py"]
