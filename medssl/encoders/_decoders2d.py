@@ -89,7 +89,7 @@ class UNet2D(Decoder):
         super().__init__()
         self.steps = Steps(maps)
         depth = self.steps.depth
-        widths = [256, 128, 64, 32, 16][-depth:]
+        widths = [512, 256, 128, 64, 32, 16][-depth:]
         self.net = self.kind([0, *self.steps.channels], widths, depth)
         self.out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 

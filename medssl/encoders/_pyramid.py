@@ -23,17 +23,24 @@ class PyramidEncoder(Encoder):
         only_size: of networks that are built for one input size; empty otherwise.
     """
 
-    only_size: tuple[int, ...] = ()
-
     def __init__(
-        self, body: nn.Module, maps: Maps, in_channels: int, token_size: tuple[int, int]
+        self,
+        body: nn.Module,
+        maps: Maps,
+        in_channels: int,
+        token_size: tuple[int, int],
+        only_size: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.token_size = token_size
         self.maps = maps
         self.deepest = max(maps.strides)
-        self.size_multiple = tuple(math.lcm(self.deepest, t) for t in token_size)
+        self.only_size = only_size
+        self.size_multiple = only_size or tuple(math.lcm(self.deepest, t) for t in token_size)
+        if any(s % t for s, t in zip(self.size_multiple, token_size, strict=True)):
+            what = f"token_size {token_size[0]} does not divide the network's {list(only_size)}"
+            raise ConfigError(what, fix=f"token_size={self.deepest}")
         self.width = maps.channels[-1]
         fine = [c for c, s in zip(maps.channels, maps.strides, strict=True) if s <= min(token_size)]
         if not fine:

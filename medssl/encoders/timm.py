@@ -39,6 +39,8 @@ EXAMPLES = (
 _PLAIN = {"vision_transformer", "eva", "deit"}
 # Those that take any size although built for one.
 _SWIN = "swin_transformer"
+# Options that every network gets.
+_OURS = {"features_only", "in_chans", "num_classes", "dynamic_img_size", "strict_img_size"}
 
 
 class Config(BaseConfig):
@@ -149,18 +151,18 @@ def _create(variant: str, options: dict[str, Any]) -> nn.Module:
     try:
         net: nn.Module = timm.create_model(variant, pretrained=False, **options)
     except (TypeError, NotImplementedError, AssertionError, RuntimeError) as error:
-        asked = {k: v for k, v in options.items() if k not in {"features_only", "in_chans"}}
-        what = f"timm's {variant} cannot be built with {asked}: {type(error).__name__}"
-        raise ConfigError(what, fix="leave these options out, or take another network") from error
+        asked = {k: v for k, v in options.items() if k not in _OURS}
+        what = f"timm's {variant} gives no maps" + (f" with {asked}" if asked else "")
+        raise ConfigError(what, fix="leave options out, or take another network") from error
     return net
 
 
 def _pyramid(net: Any, config: Config, in_channels: int) -> PyramidEncoder:
     body = TimmMaps(net, recompute=config.gradient_checkpointing)
     maps = Maps(tuple(net.feature_info.channels()), tuple(net.feature_info.reduction()))
-    encoder = PyramidEncoder(body, maps, in_channels, (config.token_size,) * 2)
     cfg = net.pretrained_cfg
+    side = config.image_size or 0
+    only_size: tuple[int, ...] = ()
     if cfg["fixed_input_size"] and not str(cfg["architecture"]).startswith("swin"):
-        side = config.image_size
-        encoder.only_size = (side, side) if side else tuple(cfg["input_size"][1:])
-    return encoder
+        only_size = (side, side) if side else tuple(cfg["input_size"][1:])
+    return PyramidEncoder(body, maps, in_channels, (config.token_size,) * 2, only_size)

@@ -30,6 +30,29 @@ def test_plain_transformers_keep_their_positions_under_a_mask(name):
         assert encoder(x, some).tokens_BND.shape == (2, 10, encoder.token_width)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_small_patch14_dinov2",
+        "vit_small_patch14_reg4_dinov2",
+        "vit_small_patch16_dinov3",
+        "eva02_tiny_patch14_224",
+    ],
+)
+def test_features_are_timms(name):
+    encoder = build_encoder(f"timm/{name}", {}, 3).eval()
+    side = 5 * encoder.token_size[0]
+    x = torch.randn(1, 3, side, side)
+    with torch.no_grad():
+        theirs = encoder.net.fc_norm(encoder.net.forward_features(x))
+        ours = encoder(x)
+    prefix = encoder.net.num_prefix_tokens
+    torch.testing.assert_close(ours.global_BD, theirs[:, 0])
+    torch.testing.assert_close(ours.tokens_BND, theirs[:, prefix:])
+    maps = encoder.net.forward_intermediates(x, intermediates_only=True)
+    torch.testing.assert_close(ours.pyramid[3], maps[3])
+
+
 def test_hiding_tokens_equals_a_transformer_of_the_rest():
     # One block, no positions: attention over the visible tokens alone, by hand.
     encoder = build_encoder("timm/vit_tiny_patch16_224", {}, 1).eval()
