@@ -39,6 +39,8 @@ EXAMPLES = (
 _PLAIN = {"vision_transformer", "eva", "deit"}
 # Those that take any size although built for one.
 _SWIN = "swin_transformer"
+_PLAIN_ONLY = {"patch_size"}
+_MAPS_ONLY = {"image_size", "token_size", "output_stride"}
 # Options that every network gets.
 _OURS = {"features_only", "in_chans", "num_classes", "dynamic_img_size", "strict_img_size"}
 
@@ -108,6 +110,7 @@ def build(variant: str, config: Config, in_channels: int) -> Encoder:
         raise unknown_name("timm network", variant, timm.list_models())
     family = timm.model_entrypoint(variant).__module__.rpartition(".")[2]
     plain = family in _PLAIN
+    _refuse_options(variant, config, _MAPS_ONLY if plain else _PLAIN_ONLY)
     options = _plain_options(config) if plain else _pyramid_options(config, family)
     if config.drop_path:
         options["drop_path_rate"] = config.drop_path
@@ -124,6 +127,12 @@ def build(variant: str, config: Config, in_channels: int) -> Encoder:
     if config.mean or config.std:
         set_scale(encoder.scale, config.mean or (0.0,), config.std or (1.0,))
     return encoder
+
+
+def _refuse_options(variant: str, config: Config, unknown: set[str]) -> None:
+    wrong = sorted(unknown & config.model_fields_set)
+    if wrong:
+        raise ConfigError(f"timm/{variant} has no {', '.join(wrong)}", fix="leave it out")
 
 
 def _plain_options(config: Config) -> dict[str, Any]:

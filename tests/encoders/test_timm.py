@@ -88,6 +88,8 @@ def test_networks_of_one_size_refuse_others(name):
         ("levit_128", {"output_stride": 8}),
         ("crossvit_9_240", {}),
         ("resnet18", {"image_size": 64}),
+        ("resnet18", {"patch_size": 4}),
+        ("vit_tiny_patch16_224", {"token_size": 4}),
     ],
 )
 def test_options_a_network_does_not_have_are_refused(name, options):
