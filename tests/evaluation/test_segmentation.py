@@ -2,9 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
+from monai.metrics import compute_hausdorff_distance
 from scipy import ndimage
 
-from medssl.evaluation.segmentation import diagonal_mm, hd95_mm, score, score_labels
+from medssl.evaluation.segmentation import (
+    PictureScore,
+    diagonal_mm,
+    hd95_mm,
+    score,
+    score_labels,
+    score_pictures,
+)
 
 
 def grid(d_mm=1.0, h_mm=1.0, w_mm=1.0):
@@ -54,8 +63,6 @@ def test_hd95_ignores_rotation_of_the_grid():
 
 def test_shear_is_measured_in_true_millimetres():
     # Gantry tilt: one voxel along D moves 1 mm in z and 1 mm in y.
-    tilted = grid()
-    tilted[1, 2] = 1.0
     one, other = np.zeros((9, 9, 9), bool), np.zeros((9, 9, 9), bool)
     one[2, 4, 4], other[3, 4, 4] = True, True
     assert hd95_mm(one, other, tilted) == pytest.approx(np.sqrt(2))
@@ -122,3 +129,30 @@ def test_labels_are_scored_separately():
 
 def test_diagonal_of_a_unit_voxel():
     assert diagonal_mm(grid(2, 3, 6), (1, 1, 1)) == pytest.approx(7)
+
+
+def disk(centre, radius, shape=(40, 50)):
+    return ((np.indices(shape) - np.array(centre)[:, None, None]) ** 2).sum(0) < radius**2
+
+
+@pytest.mark.parametrize("centre", [(20, 25), (3, 4), (39, 49)])
+def test_hd95_of_pictures_is_monais(centre):
+    pred, ref = disk(centre, 9), disk((20, 25), 7)
+    one_hot = [torch.from_numpy(m)[None, None].float() for m in (pred, ref)]
+    golden = compute_hausdorff_distance(*one_hot, include_background=True, percentile=95).item()
+    assert score_pictures(pred.astype(int), ref.astype(int))[1].hd95_px == pytest.approx(golden)
+
+
+def test_a_shifted_outline_is_its_shift_away():
+    pred, ref = np.zeros((2, 30, 30), int)
+    pred[5:15, 8:20], ref[5:15, 5:17] = 1, 1
+    score = score_pictures(pred, ref)[1]
+    assert (score.hd95_px, score.area_error_px) == (3.0, 0)
+    assert score.dice == pytest.approx(2 * 90 / 240)
+
+
+def test_a_missed_label_costs_the_diagonal_of_the_picture():
+    ref = np.zeros((30, 40), int)
+    ref[4, 5] = 3
+    assert score_pictures(np.zeros((30, 40), int), ref) == {3: PictureScore(0.0, 50.0, -1)}
+    assert score_pictures(0 * ref, 0 * ref) == {}

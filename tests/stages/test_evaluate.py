@@ -5,9 +5,11 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from medssl.core.errors import MedsslError, NothingUsableError, UsageError
 from medssl.stages.evaluate import EvaluateConfig, run
+from tests.picture_archive import write_picture
 
 SPACING = np.diag([0.5, 0.5, 2.0, 1.0])
 
@@ -173,3 +175,55 @@ def test_values_that_predict_does_not_name_are_refused(folders, tmp_path):
     (folders[0] / "labels.json").write_text('{"0": "background", "7": "liver"}')
     with pytest.raises(MedsslError, match="label value 1"):
         evaluate(folders, tmp_path)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    pred, ref = tmp_path / "pred", tmp_path / "ref"
+    square = np.zeros((30, 40), np.uint8)
+    square[5:15, 5:15] = 255
+    for name, moved in (("a", 0), ("b", 5)):
+        write_picture(pred / f"{name}_seg.png", np.roll(square, moved, axis=1))
+        write_picture(pred / f"{name}_preview.png", np.stack([square] * 3, -1))
+    write_picture(ref / "a.png", square)
+    Image.fromarray(square).convert("RGB").save(ref / "b.jpg", quality=80)
+    return pred, ref
+
+
+def test_pictures_are_scored_in_pixels(pictures, tmp_path):
+    metrics = evaluate(pictures, tmp_path).result
+    assert set(metrics) == {"dice", "hd95_px", "cases", "label_flags"}
+    assert metrics["label_flags"] == {"mask_thresholded": 1}
+    assert metrics["cases"] == [
+        {"case": "a", "label": "255", "dice": 1.0, "hd95_px": 0.0, "area_error_px": 0},
+        {"case": "b", "label": "255", "dice": 0.5, "hd95_px": 5.0, "area_error_px": 0},
+    ]
+
+
+def test_masks_may_say_what_they_are(pictures, tmp_path):
+    pred, ref = pictures
+    (ref / "a.png").rename(ref / "a_mask.png")
+    assert evaluate((pred, ref), tmp_path).result["dice"]["n"] == 2
+
+
+def test_a_picture_without_prediction_is_named(pictures, tmp_path):
+    pred, ref = pictures
+    write_picture(ref / "c.png", np.eye(30, 40, dtype=np.uint8))
+    with pytest.raises(MedsslError, match="no prediction") as caught:
+        evaluate((pred, ref), tmp_path)
+    assert caught.value.where.endswith("c.png")
+
+
+def test_pictures_of_other_sizes_are_refused(pictures, tmp_path):
+    pred, ref = pictures
+    write_picture(ref / "a.png", np.full((40, 30), 255, np.uint8))
+    with pytest.raises(MedsslError, match="size"):
+        evaluate((pred, ref), tmp_path)
+
+
+def test_volumes_and_pictures_are_compared_apart(pictures, tmp_path):
+    pred, ref = pictures
+    save(pred / "v_seg.nii.gz", cube())
+    save(ref / "v.nii.gz", cube())
+    with pytest.raises(UsageError, match="apart"):
+        evaluate((pred, ref), tmp_path)
