@@ -20,22 +20,35 @@ import torch
 import typer
 
 import medssl
-from medssl.core.errors import UsageError
+from medssl.core.errors import ConfigError, UsageError
 from medssl.core.registry import OBJECTIVES
-from medssl.core.seeding import generator, seed_everything
+from medssl.core.task import Batch
 from medssl.core.taskmodule import TaskModule
-from medssl.core.viewspec import Setting
-from medssl.encoders._base import build_encoder
 from medssl.training.meter import peak_memory_mb
 from pipelines._bench import RESULTS, write_table
+from pipelines._bench_tasks import Case, make_batch, make_task, moved
 from pipelines._msd import link_cases, read_split
 
-CROP = (32, 32, 32)
+# Every objective on a volume and an image encoder, with tokens and without.
+LOSS_CASES = (
+    Case("resenc-xs", (32, 32, 32), 4),
+    Case("vit3d-xs", (32, 32, 32), 4, {"token_size": (4, 8, 8)}),
+    Case("timm/resnet18", (64, 64), 4),
+    Case("timm/vit_tiny_patch16_224", (64, 64), 4, {"patch_size": 8}),
+)
 # Largest relative difference that counts as equal: float32 sums in another order.
 TOLERANCE = 1e-3
-SPEED_CASES = (("resenc-m", (96, 96, 96), 8), ("resenc-l", (128, 128, 128), 4),
-               ("vit3d-b", (96, 96, 96), 8))  # fmt: skip
-SMALL_CASES = (("resenc-xs", (32, 32, 32), 2),)
+SPEED_CASES = (
+    ("mae", Case("resenc-m", (96, 96, 96), 8)),
+    ("mae", Case("resenc-l", (128, 128, 128), 4)),
+    ("mae", Case("vit3d-b", (96, 96, 96), 8)),
+    ("dino", Case("vit3d-s", (64, 64, 64), 16)),
+    ("simclr", Case("timm/resnet50", (224, 224), 64)),
+)
+SMALL_CASES = (
+    ("mae", Case("resenc-xs", (32, 32, 32), 2)),
+    ("simclr", Case("timm/resnet18", (64, 64), 2)),
+)
 
 Row = list[object]
 
@@ -56,11 +69,11 @@ def main(
     torch.backends.cudnn.allow_tf32 = False
     rows: list[Row] = []
     for name in OBJECTIVES.names():
-        for encoder in ("resenc-xs", "vit3d-xs"):
-            rows += _same_loss(name, encoder, device)
-    for encoder, crop, batch in SPEED_CASES if device == "cuda" else SMALL_CASES:
+        for case in LOSS_CASES:
+            rows += _same_loss(name, case, device)
+    for name, case in SPEED_CASES if device == "cuda" else SMALL_CASES:
         for compiled in (False, True):
-            rows += _speed(encoder, crop, batch, compiled=compiled, device=device)
+            rows += _speed(name, case, compiled=compiled, device=device)
     rows += _real_run(data, out, device)
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     note = f"{name}, torch {torch.__version__}."
@@ -68,27 +81,39 @@ def main(
     write_table("gpu_check", "GPU check", ["what", "figure"], rows, note, folder)
 
 
-def _same_loss(name: str, encoder: str, device: str) -> Iterator[Row]:
-    task = _task(name, encoder, CROP)
-    batch = _batch(task, CROP, 4)
-    with torch.no_grad():
-        on_cpu = float(task.step(batch).loss)
-        task.to(device)
-        moved = {key: value.to(device) for key, value in batch.items()}
-        there = float(task.step(moved).loss)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            half = float(task.step(moved).loss)
-    apart, apart_half = abs(there / on_cpu - 1), abs(half / on_cpu - 1)
-    verdict = "equal" if apart < TOLERANCE else "DIFFERENT"
-    yield [f"{name} {encoder}: loss, float32", f"{there:.5f}, CPU {on_cpu:.5f}: {verdict}"]
-    yield [f"{name} {encoder}: loss, bfloat16", f"{half:.5f}, {100 * apart_half:.2f} % apart"]
+def _same_loss(name: str, case: Case, device: str) -> Iterator[Row]:
+    what = f"{name} {case.encoder}"
+    try:
+        task = make_task(name, case)
+    except ConfigError as refusal:
+        yield [what, f"refused: {refusal.what}"]
+        return
+    batch = make_batch(task, case)
+    on_cpu = _loss_and_gradient(task, batch)
+    task.to(device)
+    there = _loss_and_gradient(task, moved(batch, device))
+    with torch.autocast(torch.device(device).type, torch.bfloat16):
+        half, _ = _loss_and_gradient(task, moved(batch, device))
+    for part, here, gpu in zip(("loss", "gradient norm"), on_cpu, there, strict=True):
+        apart = abs(gpu - here) / max(abs(here), 1e-12)
+        verdict = "equal" if apart < TOLERANCE else "DIFFERENT"
+        yield [f"{what}: {part}, float32", f"{gpu:.5f}, CPU {here:.5f}: {verdict}"]
+    apart = 100 * abs(half / there[0] - 1)
+    yield [f"{what}: loss, bfloat16", f"{half:.5f}, {apart:.2f} % apart"]
 
 
-def _speed(
-    encoder: str, crop: tuple[int, int, int], batch: int, *, compiled: bool, device: str
-) -> Iterator[Row]:
-    task = _task("mae", encoder, crop).to(device)
-    views = {key: value.to(device) for key, value in _batch(task, crop, batch).items()}
+def _loss_and_gradient(task: TaskModule, batch: Batch) -> tuple[float, float]:
+    """In evaluation mode: the same random numbers on every device, that is none."""
+    loss = task.eval().step(batch).loss
+    weights = [p for p in task.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(loss, weights, allow_unused=True)
+    squares = [g.double().square().sum().cpu() for g in grads if g is not None]
+    return float(loss), float(torch.stack(squares).sum().sqrt())
+
+
+def _speed(name: str, case: Case, *, compiled: bool, device: str) -> Iterator[Row]:
+    task = make_task(name, case).to(device)
+    views = moved(make_batch(task, case), device)
     optimizer = torch.optim.AdamW(task.parameters(), 1e-4)
     step = torch.compile(task.step) if compiled else task.step
     kind = torch.device(device).type
@@ -110,8 +135,8 @@ def _speed(
     for _ in range(repeats):
         update()
     _wait(kind)
-    rate = repeats * batch / (time.perf_counter() - start)
-    what = f"mae {encoder}, batch {batch} of {crop}, bfloat16{', compiled' if compiled else ''}"
+    rate = repeats * case.batch / (time.perf_counter() - start)
+    what = f"{name} on {case}, bfloat16{', compiled' if compiled else ''}"
     yield [what, f"{rate:.1f} samples/s, peak {peak_memory_mb():.0f} MB"]
 
 
@@ -147,22 +172,6 @@ def _real_run(data: Path, out: Path, device: str) -> Iterator[Row]:
         ).result["dice"]  # fmt: skip
         interval = f"{result['mean']:.3f} ({result['low']:.3f} to {result['high']:.3f})"
         yield [f"5 labelled, {arm}: test Dice", f"{interval}, n = {result['n']}"]
-
-
-def _task(name: str, encoder: str, crop: tuple[int, int, int]) -> TaskModule:
-    seed_everything(0)
-    module, _ = OBJECTIVES.module(name)
-    setting = Setting(crop=crop, records=1)
-    task: TaskModule = module.Objective(build_encoder(encoder, {}, 1), module.Config(), setting)
-    return task
-
-
-def _batch(task: Any, crop: tuple[int, int, int], batch: int) -> dict[str, Any]:
-    rng = generator(0, "gpu check")
-    x = torch.from_numpy(rng.standard_normal((batch, 1, *crop), np.float32))
-    tokens = int(np.prod(task.encoder.grid(crop)))
-    hidden = np.argsort(rng.random((batch, tokens)), axis=1) < int(0.75 * tokens)
-    return {"views": [{"x": x, "tissue": x > -1, "mask": torch.from_numpy(hidden)}]}
 
 
 def _wait(kind: str) -> None:

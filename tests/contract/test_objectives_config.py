@@ -4,7 +4,7 @@ import hashlib
 import types
 from enum import Enum
 from functools import cache
-from typing import Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 import pytest
 import torch
@@ -33,6 +33,8 @@ def options(config, prefix=()):
 def candidates(annotation, value):
     """Other values to try for an option, likeliest first."""
     origin = get_origin(annotation)
+    if origin is Annotated:
+        return candidates(get_args(annotation)[0], value)
     if origin in {Union, types.UnionType}:
         found = [other for kind in get_args(annotation) for other in candidates(kind, value)]
         return [other for other in found if other != value] + ([] if value is None else [None])
@@ -50,7 +52,7 @@ def candidates(annotation, value):
         return [other for other in annotation if other != value]
     if annotation is int:
         start = value or 0
-        return [start + 1, start * 2, max(start - 1, 0), start // 2, 2, 4]
+        return [start + 1, start * 2, max(start - 1, 0), start // 2, 2, 4, 32, 96]
     assert annotation is float, annotation
     start = value or 0.0
     return [start / 2, start * 1.5, 1 - start, 0.5, 0.25, 0.05, 1.0, 2.0, 10.0]

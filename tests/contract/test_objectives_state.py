@@ -25,7 +25,7 @@ TOTAL = 30
 OPTIONS = {
     "barlow": {"mixed": 1.0},
     "deepcluster": {"cluster_every": 2},
-    "swav": {"queue": 8, "queue_from": 0.15},
+    "swav": {"queue": 8, "queue_from": 0.12},
 }
 # Nothing reads the running statistics of a teacher's batch norms: they use those of the batch.
 UNREAD = ("running_mean", "running_var", "num_batches_tracked")
