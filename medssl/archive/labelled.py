@@ -187,8 +187,8 @@ def _channel_files(folder: Path, name: str, ending: str, n_channels: int) -> tup
 
 
 def _from_csv(path: Path) -> Labelled:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    with path.open(newline="", encoding="utf-8-sig") as table:
+        rows = list(csv.DictReader(table))
     columns = set(rows[0]) if rows else set()
     if not {"image", "label"} <= columns:
         fix = "first line: image,label[,patient,split]"

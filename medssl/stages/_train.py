@@ -24,6 +24,7 @@ from medssl.core.seeding import seed_everything
 from medssl.core.task import Passes, no_passes
 from medssl.core.taskmodule import TaskModule
 from medssl.encoders.card import Card
+from medssl.objectives._parts.norm import across_ranks
 from medssl.stages._progress import TrainingLine
 from medssl.training.checkpoint import load_latest
 from medssl.training.data import StepSampler, loader
@@ -148,7 +149,7 @@ def contract_of(config: TrainConfig, channels: int) -> Contract:
     return Contract(
         spacing_mm=config.spacing_mm,
         size_px=config.size_px,
-        picture_channels=channels if config.match_channels else None,  # type: ignore[arg-type]
+        picture_channels=channels if config.match_channels else None,
     )
 
 
@@ -170,6 +171,8 @@ def train(training: Training, monitors: Iterable[Monitor] = ()) -> TaskModule:
     """Train, or continue, to the last step; returns the module to keep (EMA if asked for)."""
     config, fabric, run = training.config, training.fabric, training.run
     seed_everything(config.seed + 1)  # dropout and the like; the weights were drawn before
+    if fabric.world_size > 1:
+        across_ranks(training.task)  # a run on several devices is the run on one
     ema = Ema(training.task, config.ema_decay) if config.ema_decay else None
     if ema:
         ema.module.to(fabric.device)
