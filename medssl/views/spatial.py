@@ -72,8 +72,8 @@ class CropDraw:
 
     @property
     def outer(self) -> Vector:
-        """Edges of the box of input voxels around all that the crop shows."""
-        return np.asarray(np.abs(self.affine) @ np.array(self.size) + 2 * self.reach)
+        """Edges of the box of input voxels around the crop, before it is bent."""
+        return np.asarray(np.abs(self.affine) @ np.array(self.size))
 
     @property
     def inner(self) -> Vector:
@@ -140,11 +140,11 @@ def narrowed(first: CropDraw, other: CropDraw, share: float) -> CropDraw:
 
     Crops that are larger than ``first`` in the output too are left as they are.
     """
-    if other.matrix is None or (np.array(other.size) > first.size).any():
-        return other
     step = min(1.0, float((first.outer / np.maximum(share * other.outer, 1e-9)).min()))
+    if step == 1.0 or (np.array(other.size) > first.size).any():
+        return other
     zooms = np.array([1.0 if other.size[0] == 1 else step, step, step])
-    return replace(other, matrix=other.matrix * zooms)
+    return replace(other, matrix=other.affine * zooms)
 
 
 def put(
@@ -242,7 +242,7 @@ def _bend(
     """Control values of a displacement of at most ``largest_mm`` that does not fold."""
     moving = np.array(draw.size) > 1
     cell_mm = draw.extent * spacing_mm / CELLS
-    most_mm = np.minimum(largest_mm / np.sqrt(moving.sum()), _NO_FOLD * cell_mm) * moving
+    most_mm = np.minimum(largest_mm / np.sqrt(max(moving.sum(), 1)), _NO_FOLD * cell_mm) * moving
     control = rng.uniform(-1, 1, (3, *control_shape(draw.size)))
     return np.asarray(control * (most_mm / spacing_mm)[:, None, None, None], dtype=np.float32)
 
