@@ -47,6 +47,7 @@ from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import Setting, Share, TargetSpec, View, ViewSpec
 from medssl.encoders._base import Encoder
 from medssl.encoders._tokens import cached_positions, take_tokens
+from medssl.objectives._parts.masks import check_masks
 from medssl.objectives._parts.patches import mean_over, patchify
 from medssl.objectives._parts.precision import upcast
 from medssl.objectives._parts.teacher import Teacher
@@ -123,8 +124,8 @@ class Objective(TaskModule):
     """``jepa`` wired to an encoder with tokens.
 
     Raises:
-        ConfigError: the encoder has no tokens that could be left out: what is hidden would reach
-            the context through the pyramid, and the step would not be cheaper.
+        ConfigError: the encoder has no tokens that could be left out (what is hidden would reach
+            the context through its maps), or the crop is too small for the targets.
     """
 
     decoder = None
@@ -139,6 +140,7 @@ class Objective(TaskModule):
             )
         encoder.check_size(setting.crop)
         self.encoder, self.config, self.setting = encoder, config, setting
+        check_masks(encoder, self.views().views[0])
         self.predictor = Predictor(encoder, config)
         self.teacher = Teacher(encoder)
 

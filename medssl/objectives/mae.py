@@ -39,6 +39,7 @@ from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import MaskKind, MaskSpec, Setting, Spatial, View, ViewSpec
 from medssl.encoders._base import Encoder
 from medssl.encoders._tokens import blocks_to_voxels, cached_positions, visible_index
+from medssl.objectives._parts.masks import check_masks
 from medssl.objectives._parts.patches import masked_mse, patch_values, patchify, standardise
 from medssl.objectives._parts.trunk import Trunk, narrow_width, new_token
 
@@ -70,6 +71,7 @@ class Objective(TaskModule):
         self.encoder = encoder
         self.config = config
         self.crop = setting.crop
+        check_masks(encoder, self.views().views[0])
         if encoder.returns_tokens:
             self.decoder = None
             self.token_decoder = TokenDecoder(encoder, config.decoder_depth)

@@ -37,6 +37,7 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import MaskSpec, Setting, Spatial, View, ViewSpec
 from medssl.encoders._base import Encoder
+from medssl.objectives._parts.masks import check_masks
 from medssl.objectives._parts.patches import masked_l1, patch_values, patchify
 from medssl.objectives._parts.trunk import new_token
 
@@ -67,6 +68,7 @@ class Objective(TaskModule):
         super().__init__()
         encoder.check_size(setting.crop)
         self.encoder, self.config, self.setting = encoder, config, setting
+        check_masks(encoder, self.views().views[0])
         inputs = encoder.token_width
         self.mask_token = new_token(inputs) if encoder.returns_tokens else None
         if self.mask_token is None:

@@ -164,3 +164,13 @@ def test_error_has_the_gradient_of_finite_differences():
     y = torch.randn(3, 1, 2, 4, dtype=torch.float64, requires_grad=True)
     target, weight = torch.randn(3, 1, 2, 4, dtype=torch.float64) * 3, torch.rand(3, 1, 2).double()
     assert torch.autograd.gradcheck(lambda p: prediction_error(p, target, weight), y)
+
+
+def test_a_crop_too_small_for_the_targets_is_refused_before_step_1():
+    with pytest.raises(ConfigError, match="leave no context"):
+        make("jepa", "vit3d-xs", targets=9)
+
+
+def test_a_context_above_the_whole_crop_is_refused():
+    with pytest.raises(ConfigError, match="at most 1"):
+        make("jepa", "vit3d-xs", context=(0.85, 1.2))

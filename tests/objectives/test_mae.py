@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from medssl.core.errors import ConfigError
 from medssl.core.masks import hidden_count, random_mask
+from medssl.core.viewspec import Setting
+from medssl.encoders._base import build_encoder
 from medssl.encoders._tokens import blocks_to_voxels
+from medssl.objectives.mae import Config, Objective
 from tests.objectives.tiny import ENCODERS, batch_of, make, ready
 
 
@@ -117,3 +121,9 @@ def test_visible_tokens_only_are_computed():
     task.step(batch)
     tokens = view["mask"].shape[1]
     assert shapes[0][1] == tokens - int(0.75 * tokens)
+
+
+def test_cubes_that_do_not_fit_the_crop_are_refused_before_step_1():
+    encoder = build_encoder("vit3d-xs", {}, 1)
+    with pytest.raises(ConfigError, match="do not fit a grid"):
+        Objective(encoder, Config(mask_kind="blocks"), Setting(crop=(24, 24, 24), records=1))
