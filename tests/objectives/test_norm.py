@@ -1,13 +1,17 @@
 """Batch norm over ranks is torch's batch norm on the whole batch."""
 
+import copy
+
 import pytest
+import timm
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from medssl.core.task import StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.objectives._parts.distributed import gather
-from medssl.objectives._parts.norm import BatchNorm, across_ranks
+from medssl.objectives._parts.norm import BatchNorm, BatchNormAct, across_ranks
 from tests.objectives.ddp import assert_two_ranks_equal_one
 
 
@@ -35,6 +39,16 @@ def coupled_task():
     return Toy(coupled=True)
 
 
+def converted_task():
+    """Norms of torch and timm, with a teacher's frozen ones, made to look across ranks."""
+    task = Toy(coupled=False)
+    task.net = nn.Sequential(
+        nn.Linear(3, 8), nn.Unflatten(1, (2, 2, 2)), nn.BatchNorm2d(2), nn.Conv2d(2, 4, 2),
+        BatchNormAct2d(4, act_layer=nn.GELU), nn.Flatten(),
+    )  # fmt: skip
+    return across_ranks(task)
+
+
 def toy_batch():
     draw = torch.Generator().manual_seed(3)
     return {name: torch.randn(6, n, generator=draw) for name, n in (("x", 3), ("target", 4))}
@@ -43,6 +57,7 @@ def toy_batch():
 def test_two_ranks_have_the_statistics_and_gradients_of_one():
     assert_two_ranks_equal_one({
         "mean": (mean_task, toy_batch), "coupled": (coupled_task, toy_batch),
+        "converted": (converted_task, toy_batch),
     })  # fmt: skip
 
 
@@ -95,9 +110,13 @@ def test_bfloat16_input_keeps_its_type_and_float32_statistics():
     torch.testing.assert_close(out.float(), BatchNorm(3)(x.bfloat16().float()), atol=0.02, rtol=0)
 
 
-def test_torch_batch_norms_are_replaced_and_keep_their_weights():
-    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.BatchNorm2d(2), nn.ReLU()))
-    net[1][0].running_mean.fill_(4.0)
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    assert isinstance(across_ranks(net)[1][0], BatchNorm)
-    torch.testing.assert_close(net.state_dict(), before)
+def test_batch_norms_of_a_network_are_replaced_and_give_the_same():
+    net = timm.create_model("test_efficientnet", pretrained=False, num_classes=3)
+    x = torch.randn(4, 3, 32, 32)
+    ours = across_ranks(copy.deepcopy(net))
+    assert {type(m) for m in ours.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)} <= {
+        BatchNorm, BatchNormAct,
+    }  # fmt: skip
+    for mode in (True, False):
+        torch.testing.assert_close(ours.train(mode)(x), net.train(mode)(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.state_dict(), net.state_dict(), rtol=1e-4, atol=1e-4)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from timm.layers import BatchNormAct2d as TimmBatchNormAct2d
 from torch import Tensor, nn
 
 from medssl.objectives._parts.distributed import total
@@ -71,18 +72,45 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         """Any number of axes."""
 
 
-def across_ranks(module: nn.Module) -> nn.Module:
-    """Replace torch's batch norms inside ``module`` by :class:`BatchNorm`; weights stay.
+class BatchNormAct(BatchNorm):
+    """The same for timm's norm with a built-in activation."""
 
-    For encoders with batch norm (``timm/resnet50``) that train on several devices.
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.act(self.drop(super().forward(x)))
+        return out
+
+
+def across_ranks(module: nn.Module) -> nn.Module:
+    """Replace the batch norms of torch and timm inside ``module``; weights and names stay.
+
+    For networks with batch norm (``timm/resnet50``) that train on several devices.
     """
     for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
-            momentum = 0.1 if child.momentum is None else child.momentum
-            norm = BatchNorm(child.num_features, child.eps, momentum, child.affine)
-            norm.load_state_dict(child.state_dict())
-            norm.train(child.training).to(next(child.buffers()).device)
-            setattr(module, name, norm)
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and type(child) in _REPLACED:
+            setattr(module, name, _like(child))
         else:
             across_ranks(child)
     return module
+
+
+_REPLACED: dict[type, type[BatchNorm]] = {
+    nn.BatchNorm1d: BatchNorm,
+    nn.BatchNorm2d: BatchNorm,
+    nn.BatchNorm3d: BatchNorm,
+    TimmBatchNormAct2d: BatchNormAct,
+}
+
+
+def _like(norm: nn.modules.batchnorm._BatchNorm) -> BatchNorm:
+    momentum = 0.1 if norm.momentum is None else norm.momentum
+    ours = _REPLACED[type(norm)](norm.num_features, norm.eps, momentum, norm.affine)
+    if isinstance(ours, BatchNormAct):
+        ours.drop, ours.act = norm.get_submodule("drop"), norm.get_submodule("act")
+    ours.load_state_dict(norm.state_dict())
+    ours.to(next(norm.buffers()).device).train(norm.training)
+    for name, weight in norm.named_parameters():
+        ours.get_parameter(name).requires_grad_(weight.requires_grad)
+    return ours
