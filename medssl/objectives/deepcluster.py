@@ -41,7 +41,8 @@ from medssl.encoders._base import Encoder
 from medssl.objectives._parts.distributed import gather, total, world
 from medssl.objectives._parts.heads import Norm, Projector
 from medssl.objectives._parts.kmeans import spherical_kmeans
-from medssl.objectives._parts.multicrop import FULL, multi_crop, small_crop, view_vectors
+from medssl.objectives._parts.multicrop import FULL, crop_vectors, multi_crop, small_crop
+from medssl.objectives._parts.pair import spread
 from medssl.objectives._parts.precision import no_autocast, upcast
 from medssl.objectives._parts.views import ViewOptions
 
@@ -136,14 +137,15 @@ class Objective(TaskModule):
             z_BVD = F.normalize(upcast(z_VBD[:FULL].detach()), dim=2).transpose(0, 1)
             self._noted.append((gather(z_BVD), gather(batch["record"])))
         loss = self._loss(z_VBD, batch)
-        return StepOutput(loss, {"cluster": loss, **self._cluster_log()})
+        log = {"embedding_std": spread(z_VBD[0]), **self._cluster_log()}
+        return StepOutput(loss, {"cluster": loss, **log})
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss."""
         return {"cluster": self._loss(self._embed(batch), batch)}
 
     def _embed(self, batch: Batch) -> Tensor:
-        vectors_VBD = view_vectors(self.encoder, batch["views"])
+        vectors_VBD = crop_vectors(self.encoder, batch["views"])
         z: Tensor = self.head(vectors_VBD.flatten(0, 1))
         return z.view(*vectors_VBD.shape[:2], -1)
 

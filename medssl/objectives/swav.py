@@ -40,7 +40,8 @@ from medssl.encoders._base import Encoder
 from medssl.objectives._parts.dino import cross_view_entropy
 from medssl.objectives._parts.distributed import gather, rank, world
 from medssl.objectives._parts.heads import Norm, Projector
-from medssl.objectives._parts.multicrop import FULL, multi_crop, small_crop, view_vectors
+from medssl.objectives._parts.multicrop import FULL, crop_vectors, multi_crop, small_crop
+from medssl.objectives._parts.pair import spread
 from medssl.objectives._parts.prototypes import Prototypes, assignment_log
 from medssl.objectives._parts.queue import Queue
 from medssl.objectives._parts.sinkhorn import sinkhorn
@@ -114,7 +115,8 @@ class Objective(TaskModule):
         log = assignment_log(codes.flatten(0, 1))
         # Codes are balanced by force: collapse shows in what they are made of.
         usage = assignment_log(scores_VBK[:FULL].flatten(0, 1).detach())["prototype_usage"]
-        return StepOutput(loss, {"swap": loss, **log, "prototype_usage": usage})
+        made = {"prototype_usage": usage, "embedding_std": spread(z_VBD[0])}
+        return StepOutput(loss, {"swap": loss, **log, **made})
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss."""
@@ -123,7 +125,7 @@ class Objective(TaskModule):
 
     def _look(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings (V, B, D), scores (V, B, K) and codes (2, B, K)."""
-        vectors_VBD = view_vectors(self.encoder, batch["views"])
+        vectors_VBD = crop_vectors(self.encoder, batch["views"])
         count = len(vectors_VBD)
         z: Tensor = self.head(vectors_VBD.flatten(0, 1))
         scores_VBK: Tensor = self.prototypes(z)

@@ -12,6 +12,7 @@ from torch import Tensor
 from medssl.core.errors import ConfigError
 from medssl.core.viewspec import MaskSpec, View, ViewSpec
 from medssl.encoders._base import Encoder
+from medssl.objectives._parts.pair import view_vectors
 from medssl.objectives._parts.views import ViewOptions
 
 FULL = 2
@@ -47,9 +48,7 @@ def small_crop(encoder: Encoder, crop: tuple[int, ...], share: float) -> tuple[i
     return tuple(sides)
 
 
-def view_vectors(encoder: Encoder, views: Sequence[Mapping[str, Any]]) -> Tensor:
-    """Global vectors (V, B, D); views of one size share a forward pass."""
-    full, small = views[:FULL], views[FULL:]
-    passes = [torch.cat([view["x"] for view in group]) for group in (full, small) if group]
-    vectors = torch.cat([encoder(x).global_BD for x in passes])
-    return vectors.view(len(views), -1, vectors.shape[1])
+def crop_vectors(encoder: Encoder, views: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Global vectors (V, B, D); views of one size pass the encoder as one batch."""
+    groups = [group for group in (views[:FULL], views[FULL:]) if group]
+    return torch.stack([vector for group in groups for vector in view_vectors(encoder, group)])
