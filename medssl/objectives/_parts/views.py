@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, ValidationInfo, field_validator
 
 from medssl.core.config import Config
 from medssl.core.viewspec import Intensity, Setting, Share, Spatial, View, ViewSpec
@@ -33,6 +35,14 @@ class ViewOptions(Config):
     style: Share | None = None
     """Batch style standardisation (Scalbert et al. 2023): all samples of a step share the low
     frequencies of one of them, so that scanner and site cannot tell them apart."""
+
+    @field_validator("spatial", "intensity", mode="before")
+    @classmethod
+    def _over_the_defaults(cls, value: Any, info: ValidationInfo) -> Any:
+        """One number given, as ``views.spatial.rotate_deg=5``, leaves the others as they are."""
+        if not isinstance(value, dict):
+            return value
+        return {**cls.model_fields[str(info.field_name)].default.model_dump(), **value}
 
 
 def pair_of_views(options: ViewOptions, setting: Setting, *, count: int = 2) -> ViewSpec:
