@@ -17,8 +17,8 @@ from tests.objectives.tiny import batch_of, config_of, make, passes, run
 
 NAMES = OBJECTIVES.names()
 # An option that only one of the encoders knows is found with the other.
-ENCODERS = ("resenc-xs", "vit3d-xs")
-STEPS = 4
+ENCODERS = ("vit3d-xs", "resenc-xs")
+STEPS = 2
 
 
 def options(config, prefix=()):
@@ -96,7 +96,7 @@ def trace(name, encoder, json):
         task.prepare(lambda: passes(task))
     torch.manual_seed(0)
     told.append(run(task, batch_of(task), STEPS))
-    for progress in (0.0, 0.05, 0.3, 0.9):
+    for progress in (0.05, 0.9):
         task.step(batch_of(task)).loss.backward()
         task.before_update(progress)
         told.append([n for n, p in task.named_parameters() if p.grad is None])

@@ -1,0 +1,77 @@
+"""A pretraining watches its own health: the files it writes, and the stop if asked for."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from medssl.core.errors import MedsslError
+from medssl.encoders.card import load_card
+from medssl.evaluation.health import Verdict
+from medssl.stages import _health, index, pretrain
+from medssl.stages.pretrain import PretrainConfig
+from medssl.training.checkpoint import checkpoints
+from tests.training_archive import write_images
+
+OPTIONS = {
+    "objective": {"name": "byol", "hidden": 16, "out": 8, "norm": "layer"}, "steps": 4,
+    "check_every": 2, "crop": (16, 32, 16), "batch_size": 2, "accelerator": "cpu", "quiet": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory):
+    base = tmp_path_factory.mktemp("health")
+    split = {"train": 1.0, "val": 0.0, "test": 0.0}
+    index.run(index.IndexConfig(archive=write_images(base / "archive"), out=base / "catalog",
+                                split=split, quiet=True))  # fmt: skip
+    return base / "catalog"
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_watched_run_says_how_it_is_and_is_bitwise_the_unwatched(catalog, tmp_path):
+    watched = pretrain.run(PretrainConfig(data=catalog, out=tmp_path / "a", **OPTIONS))
+    plain = pretrain.run(PretrainConfig(data=catalog, out=tmp_path / "b", health=False, **OPTIONS))
+    found = lines(watched.out / "health.jsonl")
+    assert [line["step"] for line in found] == [0, 2, 4]
+    assert {"rankme", "lidar", "feature_std", "embedding_std", "state", "why"} <= found[-1].keys()
+    assert watched.result["health"].startswith(found[-1]["state"])
+    logged = [line for line in lines(watched.out / "metrics.jsonl") if "health/rankme" in line]
+    assert [line["step"] for line in logged] == [2, 4]
+    assert any(key.startswith("health/grad_norm/encoder") for key in logged[0])
+    assert not (plain.out / "health.jsonl").exists()
+    (_, a), (_, b) = load_card(watched.out), load_card(plain.out)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_collapse_stops_the_run_if_asked_for(catalog, tmp_path, monkeypatch):
+    fallen = Verdict("collapsed", "all samples look the same", "a lower lr")
+    monkeypatch.setattr(_health, "verdict", lambda _values, _first: fallen)
+    config = PretrainConfig(data=catalog, out=tmp_path / "a", stop_on_collapse=True, **OPTIONS)
+    with pytest.raises(MedsslError, match="collapsed at step 2: all samples") as caught:
+        pretrain.run(config)
+    assert caught.value.exit_code == 1
+    assert "a lower lr" in caught.value.fix
+    assert checkpoints(tmp_path / "a" / "checkpoints")
+    assert lines(tmp_path / "a" / "health.jsonl")[-1]["state"] == "collapsed"
+    other = config.model_copy(update={"out": tmp_path / "b", "stop_on_collapse": False})
+    assert pretrain.run(other).result["health"].startswith("collapsed")
+
+
+@pytest.mark.parametrize(
+    ("batch", "every", "crop", "ranks", "samples"),
+    [
+        (64, 100, (224, 224), 1, 128),  # the most
+        (8, 100, (64, 64, 64), 1, 40),  # a tenth of what is trained on meanwhile
+        (8, 1000, (96, 96, 96), 1, 37),  # 256 MiB
+        (2, 2, (16, 32, 16), 1, 16),  # the fewest
+        (8, 1000, (96, 96, 96), 2, 36),  # equal parts
+    ],
+)
+def test_size_of_the_probe(batch, every, crop, ranks, samples):
+    config = SimpleNamespace(batch_size=batch, check_every=every)
+    assert _health.samples_of_probe(config, crop, 1, ranks) == samples
