@@ -20,7 +20,7 @@ NOTE = "<!-- written by `make docs` from the objective's file; change that -->"
 SECTIONS = ("Algorithm", "Loss", "When to use", "Source")
 _CODE = {"Algorithm", "Loss"}
 # One small encoder of each kind, to find what an objective works on: name, crop, options.
-_KINDS = (
+_KINDS: tuple[tuple[str, str, tuple[int, ...], dict[str, Any]], ...] = (
     ("volume", "resenc-xs", (16, 32, 16), {}),
     ("volume", "vit3d-xs", (32, 32, 32), {"token_size": (4, 8, 8)}),
     ("image", "timm/resnet18", (64, 64), {}),

@@ -77,8 +77,9 @@ class HealthMonitor:
         rows = []
         for view in self.probe.views:
             with self.autocast():
-                parts = [task.encoder(x.to(device)).global_BD for x in view.split(self.probe.chunk)]
-            rows.append(self.gather(torch.cat(parts).float()))
+                parts = torch.split(view, self.probe.chunk)
+                seen = [task.encoder(x.to(device)).global_BD for x in parts]
+            rows.append(self.gather(torch.cat(seen).float()))
         return torch.stack(rows, 1)
 
     def _step(self, task: Any, device: torch.device) -> dict[str, float]:
