@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from medssl.encoders._base import build_encoder
+from medssl.core.config import Component
+from medssl.encoders._base import build_encoder, in_mm
 from medssl.encoders._tokens import (
     cached_positions,
     relative_pitch,
@@ -84,3 +85,11 @@ def test_registers_are_seen_and_never_returned():
     assert features.pyramid[0].shape[2:] == (2, 2, 4)
     features.tokens_BND.square().sum().backward()
     assert encoder.register_1RD.grad.abs().sum() > 0
+
+
+def test_a_run_tells_its_spacing_to_encoders_that_place_tokens_in_mm():
+    told = in_mm(Component(name="vit3d-xs"), (5.0, 1.0, 1.0))
+    assert build_encoder(told.name, told.options, 1).pitch == (5.0, 1.0, 1.0)
+    own = Component(name="vit3d-xs", spacing_mm=[2.0, 1.0, 1.0])
+    assert in_mm(own, (5.0, 1.0, 1.0)) == own
+    assert in_mm(Component(name="resenc-xs"), (5.0, 1.0, 1.0)).options == {}
