@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medssl.archive.identity import case_stem
-from medssl.core.errors import UsageError
-from medssl.readers._base import Found
+from medssl.core.errors import ReadError, UsageError
+from medssl.readers._base import Found, Refused
+from medssl.readers._read import record
 
 SPLITS = {"train", "val", "test"}
 
@@ -25,6 +26,7 @@ class Case:
         patient: raw patient id; cases of one patient stay together.
         split: ``train``, ``val``, ``test``, or ``None`` where the data set does not say.
         record: the DICOM volume that ``images`` are the files of; ``None`` = read by path.
+        refused: why the files cannot be used, where that is known already.
     """
 
     name: str
@@ -33,6 +35,18 @@ class Case:
     patient: str
     split: str | None = None
     record: Found | None = None
+    refused: Refused | None = None
+
+    def records(self) -> list[Found]:
+        """What ``images`` hold, one per channel file.
+
+        Raises:
+            ReadError: they cannot be used.
+        """
+        if self.refused is not None:
+            bad = self.refused
+            raise ReadError(bad.reason, bad.message, where=bad.files[0])
+        return [self.record] if self.record else [record(path) for path in self.images]
 
 
 def row_case(row: Mapping[str, str | None], path: Path, number: int) -> Case:

@@ -79,15 +79,18 @@ def read_case(case: Case, labelled: Labelled) -> tuple[npt.NDArray[Any], Geometr
     Of a picture (C, H, W) and (1, H, W), whatever number of channels it has; its mask may be empty.
 
     Raises:
-        ReadError: broken files, ``channel_mismatch``, ``geometry_unknown``,
+        ReadError: broken files, ``not_a_volume``, ``channel_mismatch``, ``geometry_unknown``,
             ``label_shape_mismatch``, ``label_affine_mismatch``, ``non_integer_labels``,
             ``unknown_label_values``, ``empty_label``, ``other_frame_of_reference``, and others of
             :func:`medssl.readers.labels.labels_on_grid`; ``where`` names the file.
     """
-    records = [case.record] if case.record else [record(path) for path in case.images]
+    records = case.records()
     samples = [sample(one) for one in records]
     geometry = samples[0].geometry
     if geometry.kind == "image":
+        if labelled.kind != "image":
+            what = "a picture among the volumes of the data set"
+            raise ReadError("not_a_volume", what, where=str(case.images[0]))
         return read_picture(case, samples, labelled.labels)
     for one, where in zip(samples, case.images, strict=False):
         check_grid(one.shape, one.geometry, samples[0].shape, geometry, where)

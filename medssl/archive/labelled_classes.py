@@ -25,8 +25,7 @@ from medssl.archive.identity import patient_of
 from medssl.archive.labelled import Labelled
 from medssl.archive.scan import scan_folder
 from medssl.core.errors import ReadError, UsageError
-from medssl.readers._base import Found
-from medssl.readers._read import record
+from medssl.readers._base import Found, Refused
 
 _HIDDEN = ("__MACOSX",)
 # One labelled image per class is a data set; as many classes as this many images are ids.
@@ -131,15 +130,15 @@ def _from_folders(root: Path, least_classes: int) -> LabelledClasses:
     named: list[_Named] = []
     by_split = _by_split(scan.root)
     for found in scan.found:
-        if found.role == "label":
-            skipped["label"] += 1
+        if found.role == "label" or found.geometry.kind == "clip":
+            skipped["label" if found.role == "label" else "clip"] += 1
             continue
         who = patient_of(found, scan.root)
         certain = bool(found.patient or found.study) or who.startswith("sub-")
         patient = who if certain else _relative(found.files, scan.root)
-        named += _in_folder(found.files, found, patient, scan.root, by_split)
-    for bad in scan.refused:  # reading them again fails by name, like any other bad case
-        named += _in_folder(bad.files, None, _relative(bad.files, scan.root), scan.root, by_split)
+        named += _in_folder(found, patient, scan.root, by_split)
+    for bad in scan.refused:  # a bad case, which is named when it is to be used
+        named += _in_folder(bad, _relative(bad.files, scan.root), scan.root, by_split)
     if not named:
         fix = "give a table image,label or one folder per class"
         raise UsageError("no labelled image here", where=str(root), fix=fix)
@@ -157,10 +156,9 @@ def _shown(name: str) -> bool:
     return not name.startswith(".") and name not in _HIDDEN
 
 
-def _in_folder(
-    files: tuple[str, ...], found: Found | None, patient: str, root: Path, by_split: bool
-) -> Iterable[_Named]:
+def _in_folder(one: Found | Refused, patient: str, root: Path, by_split: bool) -> Iterable[_Named]:
     """The case in its class folder; none below hidden folders."""
+    files = one.files
     places = {Path(file).relative_to(root).parts[: 1 + by_split] for file in files}
     place = Path(files[0]).relative_to(root)
     if not all(map(_shown, place.parts)):
@@ -172,14 +170,15 @@ def _in_folder(
         raise UsageError("an image lies in no class folder", where=files[0], fix=fix)
     split = place.parts[0] if by_split else None
     name = "_".join((*place.parts[:-1], place.name))
-    part = found.part if found else ""
+    part = one.part if isinstance(one, Found) else ""
     case = Case(
         name=f"{name}_{part}" if part else name,
         images=tuple(map(Path, files)),
         label=None,
         patient=patient,
         split=split,
-        record=found,
+        record=one if isinstance(one, Found) else None,
+        refused=one if isinstance(one, Refused) else None,
     )
     yield _Named(case, place.parts[int(by_split)])
 
@@ -240,7 +239,7 @@ def _first_readable(cases: Iterable[Case]) -> Found:
     first_error: ReadError | None = None
     for case in cases:
         try:
-            return case.record or record(case.images[0])
+            return case.records()[0]
         except ReadError as error:
             first_error = first_error or error
     assert first_error is not None  # there are at least two cases

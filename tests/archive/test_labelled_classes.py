@@ -1,9 +1,12 @@
 """Data sets with classes: tables, folders, patients, and what is refused."""
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
+from medssl.archive._phantom_dicom import write_ct_series
+from medssl.archive.labelled import read_case
 from medssl.archive.labelled_classes import load_classes
 from medssl.core.errors import ReadError, UsageError
 from tests.training_archive import save, volume
@@ -161,3 +164,57 @@ def test_folders_that_make_no_sense_are_refused(tmp_path):
     (tmp_path / "dataset.json").write_text("{}")
     with pytest.raises(UsageError, match="label maps, not classes"):
         load_classes(tmp_path)
+
+
+def ct(folder, patient, number=0):
+    rng = np.random.default_rng(number)
+    hu_DHW = rng.integers(-1000, 1000, size=(5, 12, 12))
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    return write_ct_series(folder, hu_DHW, affine, patient=patient, series_number=number, rng=rng)
+
+
+def test_dicom_series_of_one_patient_stay_together(tmp_path):
+    for number, (place, patient) in enumerate((("a/1", "p"), ("a/2", "p"), ("b/1", "q"))):
+        ct(tmp_path / place, patient, number)
+    data = load_classes(tmp_path)
+    assert [case.patient for case in data.cases] == ["p", "p", "q"]
+    assert (data.modality, data.kind) == ("CT", "volume")
+    assert {len(case.images) for case in data.cases} == {5}
+
+
+def test_a_series_in_two_class_folders_is_refused(tmp_path):
+    files = ct(tmp_path / "a", "p")
+    ct(tmp_path / "c", "q", 1)
+    (tmp_path / "b").mkdir()
+    files[0].rename(tmp_path / "b" / files[0].name)
+    with pytest.raises(UsageError, match="two class folders"):
+        load_classes(tmp_path)
+
+
+def test_a_dicom_patient_in_two_splits_is_refused(tmp_path):
+    for number, place in enumerate(("train/a", "train/b", "test/a")):
+        ct(tmp_path / place, "p" if number != 1 else "q", number)
+    with pytest.raises(UsageError, match="1 patients stand in more than one split"):
+        load_classes(tmp_path)
+
+
+def test_a_refused_series_is_no_set_of_pictures(tmp_path):
+    for number, place in enumerate(("a/1", "a/2", "b/1")):
+        files = ct(tmp_path / place, f"p{number}", number)
+    by_height = sorted(files, key=lambda file: float(pydicom.dcmread(file).ImagePositionPatient[2]))
+    by_height[1].unlink()  # a gap: no volume, and its slices are no cases of their own
+    data = load_classes(tmp_path)
+    bad = [case for case in data.cases if case.refused]
+    assert bad
+    with pytest.raises(ReadError) as caught:
+        read_case(bad[0], data)
+    assert caught.value.reason == bad[0].refused.reason
+
+
+def test_a_picture_among_volumes_is_no_volume(tmp_path):
+    save(tmp_path / "a" / "1.nii.gz", volume(0)[0])
+    picture(tmp_path / "b" / "1.png")
+    data = load_classes(tmp_path)
+    with pytest.raises(ReadError) as caught:
+        read_case(data.cases[1], data)
+    assert caught.value.reason == "not_a_volume"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from medssl.archive._phantom_dicom import write_ct_series
 from medssl.core.config import Component, load_config
 from medssl.core.errors import MedsslError, NothingUsableError, UsageError
 from medssl.core.preprocess import Contract
@@ -209,6 +210,20 @@ def test_metrics_of_class_folders_elsewhere(tmp_path, pictures):
         target.write_bytes(source.read_bytes())
     found = score(tmp_path, tmp_path / "ref")
     assert (found["paired_by"], found["accuracy"]["n"]) == ("name", 3)
+
+
+def test_dicom_series_are_paired_by_their_folder(tmp_path, monkeypatch):
+    ct = card(patch_size=(8, 16, 16), modality="CT", channels=("CT",))
+    monkeypatch.setattr(predict, "load_model", lambda *_: (Brightness(), ct))
+    rng = np.random.default_rng(0)
+    for name, hu in (("x", 900), ("y", -900)):
+        hu_DHW = hu + rng.integers(0, 90, size=(6, 16, 16))
+        options = {"affine": np.diag([2.0, 2.0, 3.0, 1.0]), "series_number": 1, "rng": rng}
+        write_ct_series(tmp_path / "in" / name, hu_DHW, patient=f"Doe^{name}", **options)
+    run(tmp_path)
+    found = score(tmp_path, reference(tmp_path / "in", 'x,"bright, very"', "y,dark"))
+    assert (found["paired_by"], found["accuracy"]["mean"]) == ("file", 1.0)
+    assert not any(b"Doe" in f.read_bytes() for f in (tmp_path / "out").iterdir())
 
 
 @pytest.mark.usefixtures("model")
