@@ -31,8 +31,9 @@ class HeadConfig(Config):
     rotate_deg: float = 15.0
     """Largest rotation about each axis."""
     scale: tuple[float, float] = (0.85, 1.15)
-    flip: bool = False
-    """Mirror axes at random; only where left and right are equal."""
+    flip: bool | None = None
+    """Mirror axes at random; default: only where left and right are equal (endoscopy, photographs).
+    """
 
 
 class HeadModule(TaskModule):

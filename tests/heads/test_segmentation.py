@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from medssl.core.errors import ConfigError
 from medssl.core.seeding import seed_everything
 from medssl.encoders._base import build_encoder
 from medssl.heads.segmentation import Config, Head, soft_dice_loss
@@ -75,3 +76,29 @@ def test_one_class_labels_give_a_finite_loss():
     [view] = sample["views"]
     view["label"] = torch.zeros_like(view["label"])
     assert torch.isfinite(head().step(sample).loss)
+
+
+@pytest.mark.parametrize("decoder", ["auto", "unet"])
+def test_pictures_are_segmented_by_an_image_encoder(decoder):
+    seed_everything(0)
+    network = build_encoder("timm/resnet18", {}, 3)
+    flat = Head(network, network.make_decoder(2, decoder), Config(decoder=decoder), (64, 96))
+    labels = torch.zeros(1, 64, 96, dtype=torch.uint8)
+    labels[:, 20:40, 30:60] = 1
+    x = labels[:, None].float().expand(1, 3, 64, 96) + 0.1 * torch.randn(1, 3, 64, 96)
+    optimizer = torch.optim.Adam(flat.parameters(), 3e-3)
+    losses = []
+    for _ in range(12):
+        loss = flat.step({"views": [{"x": x, "label": labels}]}).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert flat.model(x).shape == (1, 2, 64, 96)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_crop_of_three_sides_is_refused_by_an_image_encoder():
+    network = build_encoder("timm/resnet18", {}, 3)
+    with pytest.raises(ConfigError, match="3 sides"):
+        Head(network, network.make_decoder(2), Config(), (64, 64, 64))

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from medssl.core.geometry import Reorientation
-from medssl.inference.preview import PANEL_PX, write_preview
+from medssl.inference.preview import PANEL_PX, PICTURE_PX, write_picture_preview, write_preview
 
 
 def coloured(path):
@@ -62,3 +62,23 @@ def test_a_case_without_labels_has_a_picture(tmp_path):
     x, labels = scene()
     write_preview(tmp_path / "p.png", x, labels * 0, np.eye(4))
     assert Image.open(tmp_path / "p.png").size == (3 * PANEL_PX, PANEL_PX)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_picture_stands_beside_itself_with_labels(tmp_path, dtype):
+    grey = np.random.default_rng(0).integers(0, 200, (1, 60, 90)).astype(dtype)
+    x_CHW = np.repeat(grey, 3, 0)
+    labels = np.zeros((60, 90), np.uint8)
+    labels[10:20, 60:80] = 1
+    write_picture_preview(tmp_path / "p.png", x_CHW, labels)
+    rgb = np.asarray(Image.open(tmp_path / "p.png")).astype(int)
+    assert rgb.shape == (60, 180, 3)
+    rows, columns = np.nonzero(np.ptp(rgb, axis=-1) > 10)
+    assert (rows.min(), rows.max() + 1) == (10, 20)
+    assert (columns.min() - 90, columns.max() + 1 - 90) == (60, 80)
+
+
+def test_a_large_picture_has_a_small_preview(tmp_path):
+    x_CHW = np.random.default_rng(0).integers(0, 200, (1, 900, 1400)).astype(np.uint16)
+    write_picture_preview(tmp_path / "p.png", x_CHW, np.zeros((900, 1400), np.uint8))
+    assert max(Image.open(tmp_path / "p.png").size) == 2 * PICTURE_PX

@@ -6,12 +6,15 @@ import os
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from medssl.core.errors import ResourceError
 from medssl.inference.writers import (
     append_table,
+    areas,
     volumes_mm3,
     write_label_names,
+    write_mask,
     write_segmentation,
     write_table,
 )
@@ -157,3 +160,19 @@ def test_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         write_segmentation(target, labels() * 0, ROTATED)
     assert target.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["out.nii.gz"]
+
+
+def test_areas_have_mm2_where_pixels_have_a_size():
+    labels = np.zeros((10, 12), np.uint8)
+    labels[2:5, 3:9] = 4
+    names = {0: "background", 4: "polyp", 7: "absent"}
+    assert areas(labels, (0.2, 0.5), names) == {4: (18, pytest.approx(1.8)), 7: (0, 0.0)}
+    assert areas(labels, None, names) == {4: (18, None), 7: (0, None)}
+
+
+def test_a_mask_comes_back_bit_for_bit(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 256, (31, 47)).astype(np.uint8)
+    write_mask(tmp_path / "m.png", labels)
+    back = Image.open(tmp_path / "m.png")
+    assert back.mode == "L"  # no palette that other readers would show as colours
+    np.testing.assert_array_equal(np.asarray(back), labels)
