@@ -11,6 +11,7 @@ from medssl.core.config import Component, validate
 from medssl.core.errors import ConfigError
 from medssl.core.features import Features
 from medssl.core.registry import ENCODERS
+from medssl.encoders._tokens import blocks_to_voxels
 
 
 class Decoder(nn.Module):
@@ -106,6 +107,47 @@ class Encoder(nn.Module):
     def grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """Token grid of an input of this size."""
         return tuple(s // t for s, t in zip(size, self.token_size, strict=True))
+
+
+class MapEncoder(Encoder):
+    """Base of encoders with one map per resolution; hidden blocks are 0 in their input.
+
+    The global vector is the mean of the deepest map.
+
+    Attributes:
+        deepest: voxels per side of one voxel of the deepest map.
+        smaller: what else to do about a crop that is too small; empty = only a larger crop helps.
+    """
+
+    deepest: int
+    smaller: str = ""
+
+    @abstractmethod
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Maps (B, C, *space), fine to coarse."""
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Input before blocks are hidden."""
+        return x
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        fill_D: Tensor | None = None,  # noqa: ARG002
+    ) -> Features:
+        x = self.scaled(x)
+        if mask is not None:
+            x = x * ~blocks_to_voxels(mask, self.grid(tuple(x.shape[2:])), self.token_size)
+        pyramid = self.maps(x)
+        return Features(pyramid[-1].mean(tuple(range(2, x.ndim))), None, None, pyramid)
+
+    def check_size(self, size: tuple[int, ...]) -> None:
+        """As for every encoder; the deepest map also needs two voxels, to be normalised."""
+        super().check_size(size)
+        if max(size) <= self.deepest:
+            fix = f"crop={[2 * side for side in size]}".replace(" ", "") + self.smaller
+            raise ConfigError(f"crop {list(size)} leaves one voxel at the deepest stage", fix=fix)
 
 
 def pooled_tokens(pyramid: list[Tensor], grid: tuple[int, ...]) -> Tensor:

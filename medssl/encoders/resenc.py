@@ -17,11 +17,9 @@ from dynamic_network_architectures.initialization.weight_init import (
 from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
-from medssl.core.errors import ConfigError
 from medssl.core.features import Features
-from medssl.encoders._base import Decoder, Encoder, refuse_decoder
+from medssl.encoders._base import Decoder, Encoder, MapEncoder, refuse_decoder
 from medssl.encoders._recompute import recomputed
-from medssl.encoders._tokens import blocks_to_voxels
 
 VARIANTS = ("xs", "s", "m", "l")
 
@@ -45,7 +43,7 @@ class Config(BaseConfig):
     """Compute activations again in the backward pass: less memory, about a third more time."""
 
 
-class ResEnc(Encoder):
+class ResEnc(MapEncoder):
     """Residual encoder with one map per resolution; hidden blocks are filled with 0."""
 
     def __init__(self, variant: str, config: Config, in_channels: int) -> None:
@@ -54,7 +52,8 @@ class ResEnc(Encoder):
         stages = len(features)
         self.in_channels = in_channels
         self.token_size = config.token_size
-        self.size_multiple = tuple(math.lcm(2 ** (stages - 1), t) for t in config.token_size)
+        self.deepest = 2 ** (stages - 1)
+        self.size_multiple = tuple(math.lcm(self.deepest, t) for t in config.token_size)
         self.width = features[-1]
         strides = [2**stage for stage in range(stages)]
         self.token_width = features[[s <= min(config.token_size) for s in strides].count(True) - 1]
@@ -78,28 +77,11 @@ class ResEnc(Encoder):
         self.body.apply(init_last_bn_before_add_to_0)
         self.body.to(memory_format=_FORMAT)
 
-    def check_size(self, size: tuple[int, ...]) -> None:
-        """As for every encoder; the deepest map also needs two voxels, to be normalised."""
-        super().check_size(size)
-        if size == self.size_multiple:
-            fix = f"crop={[2 * side for side in size]}".replace(" ", "")
-            raise ConfigError(f"crop {list(size)} leaves one voxel at the deepest stage", fix=fix)
-
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        fill_D: Tensor | None = None,  # noqa: ARG002
-    ) -> Features:
-        if mask is not None:
-            x = x * ~blocks_to_voxels(mask, self.grid(tuple(x.shape[2:])), self.token_size)
-        pyramid = self._pyramid(x.contiguous(memory_format=_FORMAT))
-        return Features(pyramid[-1].mean((2, 3, 4)), None, None, pyramid)
-
-    def _pyramid(self, x: Tensor) -> list[Tensor]:
+    def maps(self, x: Tensor) -> list[Tensor]:
+        x = x.contiguous(memory_format=_FORMAT)
         if not self.recompute:
-            maps: list[Tensor] = self.body(x)
-            return maps
+            pyramid: list[Tensor] = self.body(x)
+            return pyramid
         maps = [x if self.body.stem is None else recomputed(self.body.stem, x)]
         for stage in self.body.stages:
             maps.append(recomputed(stage, maps[-1]))

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from medssl.core.config import Config as BaseConfig
 from medssl.core.errors import ConfigError
 from medssl.core.features import Features
-from medssl.encoders._base import Decoder, Encoder, refuse_decoder
-from medssl.encoders._tokens import blocks_to_voxels
+from medssl.encoders._base import Decoder, Encoder, MapEncoder, refuse_decoder
 
 VARIANTS = ("xs", "s", "b")
 
@@ -35,7 +34,7 @@ class Config(BaseConfig):
     """Compute activations again in the backward pass: less memory, about a third more time."""
 
 
-class SwinEncoder(Encoder):
+class SwinEncoder(MapEncoder):
     """The shifted-window transformer; maps at 1/2, 1/4 ... 1/32 of the input's size."""
 
     def __init__(self, variant: str, config: Config, in_channels: int) -> None:
@@ -44,6 +43,7 @@ class SwinEncoder(Encoder):
         self.in_channels = in_channels
         self.features = features
         self.token_size = config.token_size
+        self.deepest = _DEEPEST
         self.size_multiple = tuple(math.lcm(_DEEPEST, t) for t in config.token_size)
         widths = [features * 2**level for level in range(5)]
         self.width = widths[-1]
@@ -59,23 +59,9 @@ class SwinEncoder(Encoder):
             use_checkpoint=config.gradient_checkpointing,
         ).swinViT
 
-    def check_size(self, size: tuple[int, ...]) -> None:
-        """As for every encoder; the deepest map also needs two voxels, to be normalised."""
-        super().check_size(size)
-        if max(size) == _DEEPEST:
-            fix = f"crop={[2 * side for side in size]}".replace(" ", "")
-            raise ConfigError(f"crop {list(size)} leaves one voxel at the deepest stage", fix=fix)
-
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        fill_D: Tensor | None = None,  # noqa: ARG002
-    ) -> Features:
-        if mask is not None:
-            x = x * ~blocks_to_voxels(mask, self.grid(tuple(x.shape[2:])), self.token_size)
+    def maps(self, x: Tensor) -> list[Tensor]:
         pyramid: list[Tensor] = self.swinViT(x.contiguous())
-        return Features(pyramid[-1].mean((2, 3, 4)), None, None, pyramid)
+        return pyramid
 
     def make_decoder(self, out_channels: int, name: str = "auto") -> Decoder:
         if name not in {"auto", "swin_unetr"}:

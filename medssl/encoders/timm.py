@@ -174,4 +174,6 @@ def _pyramid(net: Any, config: Config, in_channels: int) -> PyramidEncoder:
     only_size: tuple[int, ...] = ()
     if cfg["fixed_input_size"] and not str(cfg["architecture"]).startswith("swin"):
         only_size = (side, side) if side else tuple(cfg["input_size"][1:])
-    return PyramidEncoder(body, maps, in_channels, (config.token_size,) * 2, only_size)
+    encoder = PyramidEncoder(body, maps, in_channels, (config.token_size,) * 2, only_size)
+    encoder.smaller = ", or encoder.output_stride=8"
+    return encoder

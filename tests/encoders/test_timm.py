@@ -89,6 +89,8 @@ def test_networks_of_one_size_refuse_others(name):
         ("crossvit_9_240", {}),
         ("resnet18", {"image_size": 64}),
         ("resnet18", {"patch_size": 4}),
+        ("convnext_atto", {"token_size": 2}),
+        ("beit_base_patch16_224", {"token_size": 17}),
         ("vit_tiny_patch16_224", {"token_size": 4}),
     ],
 )
