@@ -5,8 +5,8 @@ very different size, and with few labels one learning rate has to fit them all. 
 by sample, so that a batch of one works and a result does not depend on its neighbours.
 
 Training sees crops, each with the class of its whole record: choose a crop (or ``size_px``,
-``spacing_mm``) that shows what the class depends on. :mod:`medssl.inference.classes` averages
-over windows in the same way.
+``spacing_mm``) that shows what the class depends on. Predictions are means over windows, see
+:func:`medssl.inference.sliding.predict_probabilities`.
 """
 
 from __future__ import annotations

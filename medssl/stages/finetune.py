@@ -52,9 +52,9 @@ def run(config: FinetuneConfig) -> Run:
         ReadError: a labelled case cannot be used (all of them are named in ``where``).
         InterruptedRunError: on SIGINT or SIGTERM, after a checkpoint.
     """
+    HEADS.module(config.task.name)  # names the nearest one if there is none
     fabric = _train.launch(config)
     run = _train.open_run("finetune", config, fabric)
-    HEADS.module(config.task.name)  # names the nearest one if there is none
     kind = _KINDS[config.task.name]()
     labelled = kind.load(config.data)
     start = begin(config, labelled)

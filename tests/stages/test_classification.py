@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medssl.archive.labelled_classes import ClassCase, LabelledClasses, load_classes
-from medssl.core.errors import ReadError, UsageError
+from medssl.core.errors import ConfigError, ReadError, UsageError
 from medssl.encoders.card import load_card
 from medssl.heads.classification import load_model
 from medssl.stages import finetune
@@ -260,3 +260,10 @@ def test_init_brings_the_encoder_and_never_the_classes(tmp_path):
         "classifier.linear.weight", "classifier.linear.bias",
     }  # fmt: skip
     assert run.result["loaded_from_init"]["encoder_tensors"] > 0
+
+
+def test_a_misspelt_task_leaves_no_run_folder(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        finetune.run(config(tmp_path, tmp_path, task="clasification"))
+    assert caught.value.fix == "did you mean 'classification'?"
+    assert not (tmp_path / "ft").exists()
