@@ -64,7 +64,7 @@ def begin(config: FinetuneConfig, labelled: Labelled) -> Start:
 def _encoder_part(config: FinetuneConfig, card: Card | None, labelled: Labelled) -> Component:
     asked = config.encoder
     if card is None:
-        part = asked or Component(name=_ENCODERS[labelled.kind])
+        part = asked or Component(name=_ENCODERS.get(labelled.kind, _ENCODERS["volume"]))
         return in_mm(part, config.spacing_mm)
     if asked and asked.name != card.encoder.name:
         what = f"--encoder {asked.name}, but --init holds {card.encoder.name}"
