@@ -75,10 +75,17 @@ class DenseProbe:
 
 @torch.no_grad()
 def embed(encoder: Encoder, x_NC: Tensor) -> Array:
-    """Global vectors (N, D), standardised per dimension."""
+    """One vector (N, D) per picture: the mean of the tokens, or the global vector without any.
+
+    A class token is trained by some objectives only; the mean of the tokens by all.
+    """
     encoder.eval()
-    vectors = torch.cat([encoder(part).global_BD for part in x_NC.split(64)])
-    return np.asarray(vectors.float().numpy())
+    vectors = []
+    for part in x_NC.split(64):
+        features = encoder(part)
+        tokens = features.tokens_BND
+        vectors.append(features.global_BD if tokens is None else tokens.mean(1))
+    return np.asarray(torch.cat(vectors).float().numpy())
 
 
 def pad_to(x: Tensor, multiple: Sequence[int]) -> Tensor:
