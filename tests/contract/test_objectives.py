@@ -18,6 +18,9 @@ from tests.objectives.tiny import RECORDS, TOKENS, batch_of, make, phantom, read
 
 NAMES = OBJECTIVES.names()
 CELLS = [(name, encoder) for name in NAMES for encoder in TINY]
+# Twelve blocks take long: in tests of several steps they wait for the slow run.
+_DEEP = "timm/vit_tiny_patch16_224"
+FEW = [pytest.param(*cell, marks=[pytest.mark.slow] * (cell[1] == _DEEP)) for cell in CELLS]
 # Objective -> encoders it cannot work on, and a word of the reason.
 REFUSED = {
     ("jepa", "resenc-xs"): "leaves hidden tokens out",
@@ -67,7 +70,7 @@ def test_every_weight_learns_and_teachers_get_no_gradient(built):
     assert not any(p.requires_grad for n, p in built.named_parameters() if "teacher" in n)
 
 
-@pytest.mark.parametrize(("name", "encoder"), CELLS)
+@pytest.mark.parametrize(("name", "encoder"), FEW)
 def test_no_gradient_is_zero_after_some_steps(built):
     batch = batch_of(built)
     run(built, batch, steps=3)  # layers that start at 0 hold back the gradient at first
@@ -78,7 +81,7 @@ def test_no_gradient_is_zero_after_some_steps(built):
     assert dead == []
 
 
-@pytest.mark.parametrize(("name", "encoder"), CELLS)
+@pytest.mark.parametrize(("name", "encoder"), FEW)
 def test_every_term_has_a_live_gradient(built):
     batch = batch_of(built)
     terms = built.terms(batch)
@@ -124,7 +127,7 @@ def test_sample_order_does_not_matter(built):
     torch.testing.assert_close(*losses, rtol=2e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "encoder"), CELLS)
+@pytest.mark.parametrize(("name", "encoder"), FEW)
 def test_step_changes_no_lasting_state(built):
     before = {k: v.clone() for k, v in built.eval().state_dict().items()}
     with torch.no_grad():
@@ -134,7 +137,7 @@ def test_step_changes_no_lasting_state(built):
     assert [k for k in moved if "running_" not in k and "num_batches" not in k] == []
 
 
-@pytest.mark.parametrize(("name", "encoder"), CELLS)
+@pytest.mark.parametrize(("name", "encoder"), FEW)
 def test_batch_of_one_works_or_is_refused_with_a_way_out(name, built):
     try:
         loss = built.step(batch_of(built, 1)).loss
@@ -146,7 +149,7 @@ def test_batch_of_one_works_or_is_refused_with_a_way_out(name, built):
     assert name not in NO_BATCH_OF_ONE
 
 
-@pytest.mark.parametrize(("name", "encoder"), CELLS)
+@pytest.mark.parametrize(("name", "encoder"), FEW)
 def test_state_dict_round_trip(name, encoder, built):
     batch = batch_of(built)
     run(built, batch, steps=2)
@@ -178,7 +181,7 @@ def _only_the_loss_in_half(task):
     return task
 
 
-@pytest.mark.parametrize(("name", "encoder"), CELLS)
+@pytest.mark.parametrize(("name", "encoder"), FEW)
 def test_loss_on_the_same_embeddings_under_autocast(built):
     task, batch = _only_the_loss_in_half(built.eval()), batch_of(built)
     losses = []
@@ -189,7 +192,7 @@ def test_loss_on_the_same_embeddings_under_autocast(built):
     assert losses[1] == pytest.approx(losses[0], rel=1e-2, abs=1e-4)
 
 
-@pytest.mark.parametrize(("name", "encoder"), CELLS)
+@pytest.mark.parametrize(("name", "encoder"), FEW)
 def test_trains_under_bfloat16(built):
     with torch.autocast("cpu", torch.bfloat16):
         output = built.step(batch_of(built))
