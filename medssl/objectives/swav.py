@@ -19,6 +19,8 @@ When to use:
     Many small records (pictures, slices) with several groups of equal importance. Keep the number
     of prototypes below batch + queue: codes spread over more prototypes than samples mean nothing.
     Balanced codes split a group that fills most of an archive; then prefer dino or vicreg.
+    A loss that stays at log K says that views share too little for codes to be predicted: gentler
+    views, a larger batch, or deepcluster, whose labels stay.
 
 Source:
     Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster
