@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from medssl.core.seeding import generator
 from medssl.encoders._base import Encoder
+from medssl.evaluation.linear import fit_logistic
 
 Array = npt.NDArray[Any]
 # Points of the training images that the linear classifier sees.
 POINTS = 20_000
+L2 = 5e-4
 # Hidden states of a transformer that are used, evenly spaced; all levels of a pyramid of maps.
 LEVELS = 5
 
@@ -38,26 +39,21 @@ class DenseProbe:
             places = rng.permutation(label.size)[: POINTS // len(images)]
             levels = [_up(level, x.shape[1:]).flatten(2)[0] for level in self._levels(x)]
             features.append(torch.cat(levels)[:, torch.from_numpy(places)].T.numpy())
-            targets.append(label.ravel()[places])
-        points_PC = np.concatenate(features)
-        mean, std = points_PC.mean(0), points_PC.std(0) + 1e-6
-        model = LogisticRegression(max_iter=200, C=0.1)
-        model.fit((points_PC - mean) / std, np.concatenate(targets))
-        weight = np.zeros((self.classes, len(mean)))
-        bias = np.full(self.classes, -np.inf)
-        found = model.classes_.astype(int)
-        coef, offset = model.coef_, model.intercept_
-        if len(found) == 2:  # sklearn keeps one row for two classes
-            coef, offset = np.vstack([0 * coef, coef]), np.append(0 * offset, offset)
-        weight[found] = coef / std
-        bias[found] = offset - coef @ (mean / std)
+            targets.append(label.ravel()[places].astype(np.int64))
+        probe = fit_logistic(np.concatenate(features), np.concatenate(targets), L2)
+        weight_DK = probe.weight_DK / probe.spread_D[:, None]
+        weight = np.zeros((self.classes, len(weight_DK)))
+        bias = np.full(self.classes, -np.inf)  # classes that the labelled images do not show
+        found = weight_DK.shape[1]
+        weight[:found] = weight_DK.T
+        bias[:found] = probe.bias_K - probe.mean_D @ weight_DK
         self.weight_KC = torch.from_numpy(weight).float()
         self.bias_K = torch.from_numpy(bias).float()
 
     def predict(self, x: Tensor) -> Array:
         """Labels (*space) of an image (C, *space)."""
         levels = self._levels(x)
-        weights = self.weight_KC.split([level.shape[1] for level in levels], 1)
+        weights = torch.split(self.weight_KC, [level.shape[1] for level in levels], 1)
         # Linear maps and interpolation commute, and few classes are cheaper to interpolate.
         logits = [
             _up(torch.einsum("kc,bc...->bk...", w, level), x.shape[1:])
@@ -81,7 +77,7 @@ def embed(encoder: Encoder, x_NC: Tensor) -> Array:
     """
     encoder.eval()
     vectors = []
-    for part in x_NC.split(64):
+    for part in torch.split(x_NC, 64):
         features = encoder(part)
         tokens = features.tokens_BND
         vectors.append(features.global_BD if tokens is None else tokens.mean(1))

@@ -39,11 +39,18 @@ class Score:
 class Set(Protocol):
     """A data set of the table."""
 
-    name: str
-    measure: str
-    modality: str
-    channels: int
-    size: tuple[int, ...]
+    @property
+    def name(self) -> str: ...
+    @property
+    def data(self) -> Path: ...
+    @property
+    def measure(self) -> str: ...
+    @property
+    def modality(self) -> str: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def size(self) -> tuple[int, ...]: ...
 
     def train_folder(self, out: Path) -> Path:
         """Folder of the training images, without labels."""
@@ -230,10 +237,12 @@ def lookalikes(folder: Path) -> dict[str, list[str]]:
 
 def sets(data: Path) -> Iterator[Set]:
     """Those of the sets that lie below ``data``."""
-    for made in (Hippocampus, Polyps, Pneumonia):
-        one = made(data / made.name)  # type: ignore[attr-defined]
-        if one.data.is_dir():
-            yield one
+    found: tuple[Set, ...] = (
+        Hippocampus(data / "hippocampus"),
+        Polyps(data / "polyps"),
+        Pneumonia(data / "pneumoniamnist"),
+    )
+    yield from (one for one in found if one.data.is_dir())
 
 
 def _padded(x: Tensor, label: Array, encoder: Encoder) -> tuple[Tensor, Array]:

@@ -57,8 +57,9 @@ def _resnet(stride_px: int, token_px: int) -> dict[str, Any]:
     return {"name": "timm/resnet18", "output_stride": stride_px, "token_size": token_px}
 
 
+_VIT3D = {"name": "vit3d-xs", "token_size": [8, 8, 8]}
 BUDGETS = {
-    "hippocampus": Budget({"name": "resenc-xs"}, {"name": "vit3d-xs"}, 1_600, 16),
+    "hippocampus": Budget({"name": "resenc-xs"}, _VIT3D, 1_600, 16),
     "pneumoniamnist": Budget(_resnet(8, 8), _vit(4), 4_800, 32),
     "polyps": Budget(_resnet(16, 16), _vit(8), 1_600, 16),
 }
@@ -121,7 +122,7 @@ def _pretrained(one: Set, job: Job, out: Path, smoke: bool) -> Encoder:
         out=folder,
         store=out / "store" / job.set,
         objective=values.get("objective", job.objective),
-        encoder=_encoder(job.set, job.objective),
+        encoder=job.encoder,
         channels=one.channels,
         crop=list(one.size),
         steps=steps,
@@ -132,6 +133,7 @@ def _pretrained(one: Set, job: Job, out: Path, smoke: bool) -> Encoder:
         seed=job.seed,
         quiet=True,
         **({"size_px": one.size[0]} if len(one.size) == 2 else {}),
+        **_encoder_options(job),
         **_short_run(job.objective),
     )
     card, weights = load_card(run.out)
@@ -139,6 +141,11 @@ def _pretrained(one: Set, job: Job, out: Path, smoke: bool) -> Encoder:
     encoder.load_state_dict(part_of(weights, "encoder"), strict=True)
     shutil.rmtree(run.out / "checkpoints")
     return encoder
+
+
+def _encoder_options(job: Job) -> dict[str, Any]:
+    options = Component.model_validate(_encoder(job.set, job.objective)).options
+    return {f"encoder.{key}": value for key, value in options.items()}
 
 
 def _short_run(objective: str) -> dict[str, Any]:

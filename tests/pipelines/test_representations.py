@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from medssl.core.errors import UsageError
 from medssl.core.features import Features
 from pipelines._bench_frozen import DenseProbe, pad_to
 from pipelines._bench_sets import auroc_components
@@ -43,7 +44,7 @@ def test_probe_finds_a_threshold_of_the_only_feature():
 def test_probe_needs_two_classes():
     x, label = torch.randn(1, 8, 8), np.zeros((8, 8), dtype=np.uint8)
     probe = DenseProbe(Copy(), 2)
-    with pytest.raises(ValueError, match="class"):
+    with pytest.raises(UsageError, match="two classes"):
         probe.fit([x], [label], seed=0)
 
 
