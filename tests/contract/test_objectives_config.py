@@ -53,7 +53,7 @@ def candidates(annotation, value):
         return [other for other in annotation if other != value]
     if annotation is int:
         start = value or 0
-        return [start + 1, start * 2, max(start - 1, 0), start // 2, 2, 4, 32, 96]
+        return [start + 1, 2, 1, start * 2, max(start - 1, 0), start // 2, 32, 96]
     assert annotation is float, annotation
     start = value or 0.0
     return [start / 2, start * 1.5, 1 - start, 0.5, 0.25, 0.05, 1.0, 2.0, 10.0]
@@ -146,7 +146,7 @@ def matters(name, config, path):
             except ConfigError:
                 continue
             tried += 1
-            if tried >= 2:
+            if tried >= 3:
                 break
     return False
 
