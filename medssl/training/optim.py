@@ -11,8 +11,8 @@ from medssl.training.schedule import warmup_cosine
 
 # Never decayed, whatever their shape.
 _NO_DECAY = (
-    "pos_embed", "cls_token", "reg_token", "mask_token", "register_tokens", "prototypes",
-    "prototypes.weight",
+    "pos_embed", "cls_token", "reg_token", "mask_token", "register_tokens", "register_1RD",
+    "relative_position_bias_table", "prototypes", "prototypes.weight",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from lightning.fabric import Fabric
 from medssl.core.errors import InterruptedRunError, MedsslError, UsageError
 from medssl.core.task import StepOutput
 from medssl.core.taskmodule import TaskModule
+from medssl.encoders._base import build_encoder
 from medssl.training.checkpoint import checkpoints, load_latest, save_checkpoint
 from medssl.training.data import StepSampler, record_at
 from medssl.training.ema import Ema
@@ -186,6 +187,22 @@ def test_only_matrices_are_decayed():
     assert is_decayed("conv.weight", torch.nn.Parameter(torch.zeros(2, 2)))
     assert not is_decayed("norm.weight", torch.nn.Parameter(torch.zeros(2)))
     assert not is_decayed("decoder.mask_token", torch.nn.Parameter(torch.zeros(1, 1, 8)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit3d-xs", {"registers": 2}),
+        ("swin_unetr-s", {}),
+        ("timm/swin_tiny_patch4_window7_224", {}),
+        ("timm/vit_small_patch14_reg4_dinov2", {}),
+    ],
+)
+def test_tokens_and_tables_of_positions_are_never_decayed(name, options):
+    weights = dict(build_encoder(name, options, 1).named_parameters())
+    layers = {n for n in weights if n.endswith(".weight")}
+    assert any(is_decayed(n, weights[n]) for n in layers)
+    assert [n for n in weights.keys() - layers if is_decayed(n, weights[n])] == []
 
 
 def test_log_values_are_plain_numbers(tmp_path):
