@@ -74,13 +74,15 @@ class Objective(Distillation):
         super().__init__(encoder, config, setting)
         self.config = config
         self.gram_teacher = Teacher(encoder) if config.gram_weight else None
+        # Rounded as ``progress`` is, so that a share that is reached counts once.
+        self.gram_at: list[float] = torch.tensor(config.gram_at).tolist()
 
     def _weights(self) -> dict[str, float]:
         return {**super()._weights(), "gram": self.config.gram_weight}
 
     def _terms(self, seen: Seen, batch: Batch) -> dict[str, Tensor]:
         terms = super()._terms(seen, batch)
-        if self.gram_teacher and float(self.progress) >= self.config.gram_at[0]:
+        if self.gram_teacher and float(self.progress) >= self.gram_at[0]:
             x = torch.cat([view["x"] for view in batch["views"][:FULL]])
             size = tuple(x.shape[2:])
             with torch.no_grad():
@@ -92,6 +94,6 @@ class Objective(Distillation):
         """Also refresh the Gram teacher where its share of the steps is reached."""
         before = float(self.progress)
         super().after_update(progress)
-        due = any(before < share <= progress for share in self.config.gram_at)
+        due = any(before < share <= float(self.progress) for share in self.gram_at)
         if self.gram_teacher and due:
             self.gram_teacher.follow(self.teacher.module, 0.0)

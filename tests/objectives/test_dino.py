@@ -175,6 +175,17 @@ def test_gram_teacher_is_the_teacher_of_the_last_refresh():
     assert differing(task.gram_teacher.module.state_dict(), task.teacher.module.state_dict()) == []
 
 
+@pytest.mark.parametrize("steps", [10, 20, 1000])
+def test_gram_teacher_is_refreshed_once_per_share(steps):
+    # 0.7 is no number of float32: the step that reaches it must not count twice.
+    task = task_of(gram_weight=1.0, gram_at=(0.3, 0.5, 0.7))
+    found = []
+    task.gram_teacher.follow = lambda *_: found.append(step)
+    for step in range(1, steps + 1):
+        task.after_update(step / steps)
+    assert found == [0.3 * steps, 0.5 * steps, 0.7 * steps]
+
+
 @pytest.mark.parametrize("shares", [(), (0.5, 0.2), (-0.1,), (1.1,)])
 def test_shares_of_refreshes_have_to_rise_from_0_to_1(shares):
     with pytest.raises(ValidationError):
