@@ -24,9 +24,12 @@ SILENT_NATS = 0.02
 # ... if they are also fewer than this share of what the untrained network's said. Prototypes in use
 # fall to the number of groups that there are; below this share few samples are told apart.
 LOST = 0.1
-# A spread or LiDAR has fallen below this share of the untrained one. RankMe, which sees the mean
-# vector too, dips to a third in good runs: a quarter.
-FALLEN, FALLEN_RANKME = 0.5, 0.25
+# LiDAR, and the entropy of the mean target, have fallen below this share of the untrained ones.
+FALLEN = 0.5
+# The same for measures that see the mean vector too. Vectors of convolutional networks share a
+# large one, untrained spreads are 0.03 to 0.08, and in good runs they and RankMe dip to two fifths
+# and a third; in planted collapses spreads fall to a tenth.
+FALLEN_UNCENTRED = 0.25
 # Weight of the identity in LiDAR's covariance within samples (Thilak et al. 2023).
 _WITHIN = 1e-4
 
@@ -71,11 +74,14 @@ def lidar(z_NQD: Tensor) -> float:
         return math.nan
     z = z_NQD.double()
     means_ND = z.mean(1)
-    within = (z - means_ND[:, None]).reshape(-1, d)
-    scatter = within.T @ within / (n * max(q - 1, 1)) + _WITHIN * torch.eye(d).to(z)
-    between = (means_ND - means_ND.mean(0)) / math.sqrt(max(n - 1, 1))
-    # B S_w^-1 B^T has the eigenvalues of S_w^-1/2 (B^T B) S_w^-1/2 and only N rows.
-    half = torch.linalg.solve_triangular(torch.linalg.cholesky(scatter), between.T, upper=False)
+    within = (z - means_ND[:, None]).reshape(-1, d) / math.sqrt(n * max(q - 1, 1))
+    between_ND = (means_ND - means_ND.mean(0)) / math.sqrt(max(n - 1, 1))
+    # S_w is _WITHIN off the axes of ``within``. Its Cholesky factor would fail where features are
+    # so large that _WITHIN is lost in rounding: in a run that diverges, just when this is read.
+    _, sizes, axes = torch.linalg.svd(within, full_matrices=False)
+    on_axes = between_ND @ axes.T
+    off_axes = (between_ND - on_axes @ axes) / math.sqrt(_WITHIN)
+    half = torch.cat([on_axes / (sizes.square() + _WITHIN).sqrt(), off_axes], dim=1)
     return effective_rank(torch.linalg.svdvals(half).square())
 
 
@@ -121,7 +127,7 @@ def verdict(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict:
     samples, ``teacher_entropy`` (mean entropy of targets), ``mean_entropy`` (entropy of the mean
     target), in nats, and ``prototype_usage``.
 
-    *collapsed*: a number is not finite; a spread is below 0.05 and below half of the untrained
+    *collapsed*: a number is not finite; a spread is below 0.05 and a quarter of the untrained
     one; or targets tell samples apart by less than 0.02 nats and a tenth of what the untrained
     ones did. *shrinking*: LiDAR is below half of the untrained one, RankMe below a quarter, or
     prototype usage below a tenth.
@@ -131,7 +137,7 @@ def verdict(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict:
         why = f"not finite: {', '.join(broken)}"
         return Verdict("collapsed", why, "a lower lr, or precision=32-true")
     for key, what in _SPREADS:
-        if key in values and values[key] < min(FLAT_STD, FALLEN * first[key]):
+        if key in values and values[key] < min(FLAT_STD, FALLEN_UNCENTRED * first[key]):
             why = _SAME.format(what=what, now=values[key], first=first[key])
             return Verdict("collapsed", why, _TRY_SAME)
     return _targets(values, first) or _shrinking(values, first) or Verdict("healthy", _fine(values))
@@ -163,7 +169,7 @@ def _targets(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict
 
 def _shrinking(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict | None:
     rules = {
-        "rankme": (FALLEN_RANKME, "features use fewer directions (RankMe"),
+        "rankme": (FALLEN_UNCENTRED, "features use fewer directions (RankMe"),
         "lidar": (FALLEN, "fewer directions tell samples apart (LiDAR"),
         "prototype_usage": (LOST, "fewer prototypes are used (share"),
     }

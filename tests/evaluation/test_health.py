@@ -119,3 +119,19 @@ def test_a_network_that_starts_flat_is_not_collapsed_for_that():
     flat = {"rankme": 1.4, "lidar": 1.5, "feature_std": 0.013}
     assert verdict(flat, flat).state == "healthy"
     assert verdict({**flat, "feature_std": 0.001}, flat).state == "collapsed"
+
+
+@pytest.mark.parametrize(
+    ("untrained", "now", "state"),
+    [
+        (0.03, 0.013, "healthy"),  # a sound BYOL on eight volumes
+        (0.049, 0.03, "healthy"),  # MoCo while its queue fills
+        (0.047, 0.007, "collapsed"),  # BYOL without stop-gradient
+        (0.8, 0.06, "healthy"),
+        (0.8, 0.04, "collapsed"),
+    ],
+)
+@pytest.mark.parametrize("key", ["embedding_std", "target_std", "feature_std"])
+def test_a_small_spread_is_judged_by_the_untrained_one(untrained, now, state, key):
+    first = {"rankme": 4.0, "lidar": 9.0, key: untrained}
+    assert verdict({**first, key: now}, first).state == state

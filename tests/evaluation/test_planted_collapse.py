@@ -11,8 +11,10 @@ from medssl.core.viewspec import Setting
 from medssl.evaluation.health import verdict
 from medssl.evaluation.monitor import HealthMonitor, Probe
 from medssl.objectives import barlow, dino, simclr, swav, vicreg
+from medssl.objectives._parts.views import ViewOptions, pair_of_views
 from tests.objectives.collapse import collapsing_byol, sound_byol
 from tests.objectives.planted import without_centring
+from tests.objectives.tiny import ENCODERS, batch_of, make
 from tests.objectives.toys import CROP, TinyEncoder, toy_batch, train
 
 STEPS, SAMPLES = 200, 16
@@ -92,3 +94,38 @@ def test_good_runs_are_not(make):
     seed_everything(0)
     found = states(make(), lr=1e-3)
     assert {verdict.state for verdict in found} == {"healthy"}, found
+
+
+RESENC = "resenc-xs"
+
+
+def states_on_phantoms(task, steps=40, parts=4):
+    """Verdicts over a short training on eight volumes; untrained spreads are below 0.05 there."""
+    setting = Setting(crop=ENCODERS[RESENC][0], records=8)
+    pairs = batch_of(task, 16, spec=pair_of_views(ViewOptions(), setting), purpose="probe")
+    probe = Probe([view["x"] for view in pairs["views"]], batch_of(task, 8), chunk=8)
+    monitor = HealthMonitor(probe)
+    first, found = monitor(task), []
+    optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], 3e-3)
+    for step in range(1, steps + 1):
+        task.train().step(batch_of(task, 8, purpose=f"step {step}")).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        task.after_update(step / steps)
+        if step % (steps // parts) == 0:
+            found.append(verdict(monitor(task), first))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "norm"), [("byol", "layer"), ("moco", "none")])
+def test_good_runs_of_a_convolutional_encoder_are_not_called_so(name, norm):
+    found = states_on_phantoms(make(name, RESENC, norm=norm))
+    assert "collapsed" not in {verdict.state for verdict in found}, found
+
+
+@pytest.mark.slow
+def test_a_planted_collapse_of_a_convolutional_encoder_is():
+    task = make("byol", RESENC)
+    found = states_on_phantoms(collapsing_byol(task.encoder, ENCODERS[RESENC][0]))
+    assert found[-1].state == "collapsed", found
