@@ -82,7 +82,7 @@ def lidar(z_NQD: Tensor) -> float:
     on_axes = between_ND @ axes.T
     off_axes = (between_ND - on_axes @ axes) / math.sqrt(_WITHIN)
     half = torch.cat([on_axes / (sizes.square() + _WITHIN).sqrt(), off_axes], dim=1)
-    return effective_rank(torch.linalg.svdvals(half).square())
+    return effective_rank(torch.linalg.svdvals(half)[:d].square())
 
 
 def feature_std(z_ND: Tensor) -> float:

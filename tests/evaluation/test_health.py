@@ -67,6 +67,13 @@ def test_lidar_of_equal_samples_is_1_and_one_view_is_no_crash():
     assert math.isfinite(lidar(torch.randn(1, 2, 4)))
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e7, 1e20])
+def test_lidar_of_a_run_that_diverges_is_a_number(scale):
+    # 64 features, 8 views: the covariance within samples has rank 8, the rest is its 1e-4.
+    z = scale * torch.randn(4, 2, 64, generator=torch.Generator().manual_seed(0))
+    assert 1 <= lidar(z) <= 3 + 1e-4
+
+
 def test_spread_is_1_for_even_directions_and_0_for_one():
     assert feature_std(torch.randn(20_000, 64)) == pytest.approx(1, abs=0.01)
     assert feature_std(torch.ones(9, 64)) == 0
