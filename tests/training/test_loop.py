@@ -17,7 +17,7 @@ from medssl.training.checkpoint import checkpoints, load_latest, save_checkpoint
 from medssl.training.data import StepSampler, record_at
 from medssl.training.ema import Ema
 from medssl.training.loop import MAX_BAD_STEPS, Loop
-from medssl.training.optim import OptimConfig, build_optimizer, is_decayed
+from medssl.training.optim import OptimConfig, apply_schedule, build_optimizer, is_decayed
 from medssl.training.schedule import LoopConfig, warmup_cosine
 
 
@@ -61,6 +61,18 @@ def test_applied_rate_equals_the_schedule_at_every_step(tmp_path):
     for step, rate in seen:
         assert rate == pytest.approx(0.1 * warmup_cosine(step - 1, 8, 2))
         assert step < 8 or loop.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
+def test_applied_decay_falls_or_rises_along_a_cosine_and_spares_vectors():
+    loop = make_loop()
+    loop.bare.register_parameter("bias", torch.nn.Parameter(torch.zeros(2)))
+    optim = OptimConfig(weight_decay=0.04, weight_decay_end=0.4)
+    optimizer = build_optimizer(loop.bare.param_groups(), optim)
+    found = []
+    for step in (0, 5, 10):
+        apply_schedule(optimizer, optim, step, 10)
+        found.append([group["weight_decay"] for group in optimizer.param_groups])
+    assert found == [pytest.approx([decay, 0.0]) for decay in (0.04, 0.22, 0.4)]
 
 
 def test_schedule_endpoints():
