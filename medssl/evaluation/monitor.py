@@ -43,8 +43,9 @@ def _same(x: Tensor) -> Tensor:
 class HealthMonitor:
     """Called with a task, returns its measures; needs ``task.encoder`` and ``task.step``.
 
-    The task runs in evaluation mode; its buffers, gradients and the random state stay as they
-    were, so that a run with the monitor is bitwise that without.
+    The task runs in evaluation mode, but for batch norms in its step, whose loss compares what the
+    batch's own statistics make. Its buffers, gradients and the random state stay as they were, so
+    that a run with the monitor is bitwise that without.
 
     Attributes:
         autocast: precision of the run.
@@ -83,6 +84,9 @@ class HealthMonitor:
         return torch.stack(rows, 1)
 
     def _step(self, task: Any, device: torch.device) -> dict[str, float]:
+        for module in task.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train()
         params = {name: p for name, p in task.named_parameters() if p.requires_grad}
         with self.autocast(), torch.set_grad_enabled(bool(params)):
             output = task.step(moved(self.probe.batch, device))

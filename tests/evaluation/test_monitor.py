@@ -8,6 +8,7 @@ from medssl.core.task import StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.evaluation.health import feature_std, lidar, rankme
 from medssl.evaluation.monitor import HealthMonitor, Probe
+from medssl.objectives._parts.pair import spread
 
 
 class Encoder(nn.Module):
@@ -74,7 +75,8 @@ def test_gradient_norms_are_those_of_backward_per_block():
     task, given = Restless(), probe()
     torch.manual_seed(3)
     values = HealthMonitor(given)(task)
-    task.eval().step(given.batch).loss.backward()
+    task.eval().encoder.norm.train()  # as the loss sees it in training
+    task.step(given.batch).loss.backward()
     for block in ("blocks.0", "blocks.1", "norm"):
         params = task.encoder.get_submodule(block).parameters()
         norm = torch.cat([p.grad.flatten() for p in params]).norm().item()
@@ -87,3 +89,13 @@ def test_averaged_weights_have_no_gradients_but_all_else():
     values = HealthMonitor(probe())(task)
     assert "rankme" in values
     assert not any(key.startswith("grad_norm") for key in values)
+
+
+def test_a_head_with_batch_norm_is_judged_by_the_statistics_of_its_batch():
+    # Its running averages say nothing yet: in evaluation mode all samples would look the same.
+    class Headed(Restless):
+        def step(self, batch):
+            z = self.encoder.norm(100 + batch["x"])
+            return StepOutput(z.square().mean(), {"embedding_std": spread(z)})
+
+    assert HealthMonitor(probe())(Headed())["embedding_std"] > 0.5
