@@ -116,6 +116,7 @@ _TRY_TARGETS = (
     "a higher teacher temperature if one prototype takes all, a lower one if all targets are "
     "uniform; centring or sinkhorn at its default; fewer prototypes"
 )
+_TRY_GRADIENT = "a batch_size above 1: many losses compare the samples of a batch"
 _TRY_RANK = "a lower lr, more varied records, a larger batch; compare with a probe before stopping"
 
 
@@ -127,8 +128,8 @@ def verdict(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict:
     samples, ``teacher_entropy`` (mean entropy of targets), ``mean_entropy`` (entropy of the mean
     target), in nats, and ``prototype_usage``.
 
-    *collapsed*: a number is not finite; a spread is below 0.05 and a quarter of the untrained
-    one; or targets tell samples apart by less than 0.02 nats and a tenth of what the untrained
+    *collapsed*: a number is not finite; the encoder has no gradient (``grad_norm/encoder...``); a
+    spread is below 0.05 and a quarter of the untrained one; or targets tell samples apart by less than 0.02 nats and a tenth of what the untrained
     ones did. *shrinking*: LiDAR is below half of the untrained one, RankMe below a quarter, or
     prototype usage below a tenth.
     """
@@ -136,6 +137,9 @@ def verdict(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict:
     if broken:
         why = f"not finite: {', '.join(broken)}"
         return Verdict("collapsed", why, "a lower lr, or precision=32-true")
+    gradients = [size for key, size in values.items() if key.startswith("grad_norm/encoder")]
+    if gradients and not any(gradients):
+        return Verdict("collapsed", "the loss gives the encoder no gradient", _TRY_GRADIENT)
     for key, what in _SPREADS:
         if key in values and values[key] < min(FLAT_STD, FALLEN_UNCENTRED * first[key]):
             why = _SAME.format(what=what, now=values[key], first=first[key])

@@ -128,6 +128,15 @@ def test_a_network_that_starts_flat_is_not_collapsed_for_that():
     assert verdict({**flat, "feature_std": 0.001}, flat).state == "collapsed"
 
 
+def test_a_loss_without_gradient_trains_nothing():
+    # SimCLR with a batch of one: no negatives, and a loss of 0.
+    first = {"rankme": 4.0, "lidar": 9.0, "feature_std": 0.3}
+    silent = {"grad_norm/encoder.body": 0.0, "grad_norm/encoder.net.1": 0.0, "grad_norm/head": 0.0}
+    assert "batch_size" in verdict({**first, **silent}, first).fix
+    assert verdict({**first, **silent}, first).state == "collapsed"
+    assert verdict({**first, **silent, "grad_norm/encoder.net.1": 1e-9}, first).state == "healthy"
+
+
 @pytest.mark.parametrize(
     ("untrained", "now", "state"),
     [
