@@ -31,7 +31,7 @@ Source:
     Caron et al. 2021 (DINO); Zhou et al. 2022 (iBOT); Oquab et al. 2023 (DINOv2); Simeoni et al.
     2025 (DINOv3). Departures: small views have at least half of a full view's sides, and none has
     solarising or hue (a view without the organ teaches nothing); 1024 prototypes, not 65,536, for
-    50 to 50,000 records; no batch norm in the head; KoLeo leaves out pairs of one record, whose
+    50 to 50,000 records; batch norm in the head, which convolutional encoders need; KoLeo leaves out pairs of one record, whose
     distance is nearly 0.
 """
 
@@ -75,7 +75,7 @@ class Objective(Distillation):
         self.config = config
         self.gram_teacher = Teacher(encoder) if config.gram_weight else None
         # Rounded as ``progress`` is, so that a share that is reached counts once.
-        self.gram_at: list[float] = torch.tensor(config.gram_at).tolist()
+        self.gram_at: list[float] = torch.tensor(config.gram_at, device="cpu").tolist()
 
     def _weights(self) -> dict[str, float]:
         return {**super()._weights(), "gram": self.config.gram_weight}
