@@ -34,6 +34,11 @@ def test_the_index_side_imports_no_torch(module):
     fresh_python(f"import {module}, sys; assert 'torch' not in sys.modules")
 
 
+@pytest.mark.parametrize("module", ["medssl.stages._records", "medssl.stages._labelled_store"])
+def test_workers_that_fill_the_store_import_no_torch(module):
+    fresh_python(f"import {module}, sys; assert 'torch' not in sys.modules")
+
+
 def test_help_takes_no_more_than_three_times_the_bare_libraries():
     help_code = RUN.format(words=["--help"]) + "main()"
     bare, full = [], []

@@ -23,6 +23,9 @@ from medssl.core.errors import ReadError
 from medssl.core.preprocess import Contract, Prepared
 from medssl.core.runlog import disk_error, sync_folder
 
+# Records that a worker process prepares before it reports; fewer run in this process.
+STORE_CHUNK = 8
+
 # Measured: lz4, 64^3 chunks and 32^3 blocks give the fastest random crops of volumes.
 _CHUNK, _BLOCK = 64, 32
 _PICTURE_CHUNK, _PICTURE_BLOCK = 512, 128  # about as many bytes

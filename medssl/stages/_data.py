@@ -18,8 +18,6 @@ from medssl.encoders._base import Encoder
 from medssl.training.data import record_at
 from medssl.views.build import Source, build_views
 
-# Records that a worker process prepares before it reports; fewer run in this process.
-STORE_CHUNK = 8
 # Largest automatic crop edge of a volume and of a picture.
 MAX_AUTO_CROP, MAX_AUTO_CROP_PX = 96, 224
 # Steps that a crop may grow to fit the encoder.

@@ -16,11 +16,10 @@ from medssl.archive.cases import Case
 from medssl.archive.identity import hash_id, load_salt
 from medssl.archive.labelled import Labelled, read_case
 from medssl.archive.quarantine import Ledger
-from medssl.archive.store import Store
+from medssl.archive.store import STORE_CHUNK, Store
 from medssl.core.errors import MedsslError, ReadError, ResourceError
 from medssl.core.preprocess import prepare, prepare_labels
 from medssl.core.runlog import Run
-from medssl.stages._data import STORE_CHUNK
 
 if TYPE_CHECKING:
     from medssl.stages.finetune import FinetuneConfig

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medssl.archive._digest import LOSSY, pixel_hash
 from medssl.archive._pool import map_items, usable_cpus
 from medssl.archive.catalog import Catalog
-from medssl.archive.store import Entry, Store
+from medssl.archive.store import STORE_CHUNK, Entry, Store
 from medssl.core.errors import (
     BudgetExceededError,
     MedsslError,
@@ -21,8 +22,9 @@ from medssl.core.errors import (
 )
 from medssl.core.preprocess import prepare
 from medssl.core.sample import Record
-from medssl.stages._data import STORE_CHUNK
-from medssl.stages._train import TrainConfig
+
+if TYPE_CHECKING:
+    from medssl.stages._train import TrainConfig
 
 # As many records may fail whatever their share: a small archive may hold a few bad files.
 _FEW = 10
