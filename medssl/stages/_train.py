@@ -223,17 +223,23 @@ def save_config(
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         # Without a hash: the run ended before its data were known.
         if values.get("config_hash", digest) != digest:
+            given = json.loads(json.dumps(_decisive(config, identity), default=str))
+            others = sorted(key for key in given if key in values and values[key] != given[key])
+            named = f" ({', '.join(others)})" if others else ""
             fix = "resume with the options the run was started with, or start a new --out"
-            raise UsageError("the run was started with another configuration", fix=fix)
+            raise UsageError(f"the run was started with another configuration{named}", fix=fix)
     crop = {"crop": list(identity["crop"])}
     run.save_config(config, {**derived, **identity, **crop, "config_hash": digest})
 
 
 def config_digest(config: TrainConfig, identity: Mapping[str, Any]) -> str:
     """Hash of everything that decides the result of a run."""
-    values = config.model_dump(mode="json", exclude=_FREE_FIELDS)
-    text = json.dumps({**values, **identity}, sort_keys=True, default=str)
+    text = json.dumps(_decisive(config, identity), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _decisive(config: TrainConfig, identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config.model_dump(mode="json", exclude=_FREE_FIELDS), **identity}
 
 
 def drop_later_metrics(path: Path, step: int) -> None:
