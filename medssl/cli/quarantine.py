@@ -95,8 +95,9 @@ def _print_table(rows: list[Row]) -> None:
 def _print_paths(folder: Path, entries: list[Entry]) -> None:
     from medssl.stages import quarantine as stage
 
+    found = stage.paths_of(folder, entries)
     typer.echo("files (from the catalog's private table; not for passing on):")
-    for entry, files in stage.paths_of(folder, entries):
+    for entry, files in found:
         for file in files:
             typer.echo(f"  {entry.reason}  {str(file).encode('utf-8', 'replace').decode()}")
 

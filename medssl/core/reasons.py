@@ -180,7 +180,8 @@ REASONS: dict[str, Meaning] = {
     ),
     "channel_mismatch": Meaning(
         "the number of channels is not what the model or data set says",
-        "give one file per channel, as the model's card lists them",
+        "volumes: give one file per channel, as the model's card lists them; grey and colour "
+        "pictures: train with match_channels=true",
     ),
     # a model that does not fit
     "not_a_volume": Meaning("an image or clip where the model takes volumes", LEAVE),
