@@ -129,9 +129,9 @@ def verdict(values: Mapping[str, float], first: Mapping[str, float]) -> Verdict:
     target), in nats, and ``prototype_usage``.
 
     *collapsed*: a number is not finite; the encoder has no gradient (``grad_norm/encoder...``); a
-    spread is below 0.05 and a quarter of the untrained one; or targets tell samples apart by less than 0.02 nats and a tenth of what the untrained
-    ones did. *shrinking*: LiDAR is below half of the untrained one, RankMe below a quarter, or
-    prototype usage below a tenth.
+    spread is below 0.05 and a quarter of the untrained one; or targets tell samples apart by less
+    than 0.02 nats and a tenth of what the untrained ones did. *shrinking*: LiDAR is below half of
+    the untrained one, RankMe below a quarter, or prototype usage below a tenth.
     """
     broken = sorted(key for key, value in values.items() if not math.isfinite(value))
     if broken:
