@@ -61,7 +61,7 @@ _VIT3D = {"name": "vit3d-xs", "token_size": [8, 8, 8]}
 BUDGETS = {
     "hippocampus": Budget({"name": "resenc-xs"}, _VIT3D, 1_600, 16),
     "pneumoniamnist": Budget(_resnet(8, 8), _vit(4), 4_800, 32),
-    "polyps": Budget(_resnet(16, 16), _vit(8), 1_600, 16),
+    "polyps": Budget(_resnet(16, 16), _vit(8), 800, 8),
 }
 # Masking patches of a picture is a transformer's task; volumes are masked in blocks.
 PATCHES = {"hippocampus": {"jepa"}, "*": {"mae", "simmim", "ibot", "sit", "jepa"}}

@@ -31,8 +31,9 @@ Source:
     Caron et al. 2021 (DINO); Zhou et al. 2022 (iBOT); Oquab et al. 2023 (DINOv2); Simeoni et al.
     2025 (DINOv3). Departures: small views have at least half of a full view's sides, and none has
     solarising or hue (a view without the organ teaches nothing); 1024 prototypes, not 65,536, for
-    50 to 50,000 records; batch norm in the head, which convolutional encoders need; KoLeo leaves out pairs of one record, whose
-    distance is nearly 0.
+    50 to 50,000 records; batch norm in the head, without which convolutional encoders with a large
+    mean in common gave uniform targets; KoLeo leaves out pairs of one record, whose distance is
+    nearly 0.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medssl.objectives._parts.distributed import total
+from medssl.objectives._parts.heads import Norm, Projector
 from medssl.objectives._parts.precision import no_autocast, upcast
 from medssl.objectives._parts.prototypes import Prototypes
 from medssl.objectives._parts.sinkhorn import sinkhorn
@@ -93,21 +94,23 @@ def warmed(ends: tuple[float, float], share: float, progress: float) -> float:
 
 
 class DinoHead(nn.Module):
-    """Three linear layers, unit length, cosines with prototypes. No batch norm."""
+    """Three linear layers with norms, unit length, cosines with prototypes.
 
-    def __init__(self, width: int, hidden: int, bottleneck: int, prototypes: int) -> None:
+    The norm takes out what all samples share. Without it, encoders whose global vectors have a
+    large common mean (instance norms) give every sample the same cosines, no temperature tells
+    them apart, and targets say nothing.
+    """
+
+    def __init__(
+        self, width: int, hidden: int, bottleneck: int, prototypes: int, *, norm: Norm = "batch"
+    ) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(width, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, bottleneck),
-        )
+        self.mlp = Projector(width, hidden, bottleneck, 3, norm=norm, activation="gelu")
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         self.prototypes = Prototypes(bottleneck, prototypes)
 
     def forward(self, x_ND: Tensor) -> Tensor:

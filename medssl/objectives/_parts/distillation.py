@@ -30,6 +30,7 @@ from medssl.objectives._parts.dino import (
     warmed,
 )
 from medssl.objectives._parts.distributed import gather
+from medssl.objectives._parts.heads import Norm
 from medssl.objectives._parts.multicrop import FULL, multi_crop, small_crop
 from medssl.objectives._parts.prototypes import Prototypes, assignment_log
 from medssl.objectives._parts.teacher import Teacher
@@ -53,6 +54,8 @@ class DistillationConfig(BaseConfig):
     """Width of the head's hidden layers."""
     bottleneck: int = Field(default=256, ge=1)
     """Width of the vectors compared with prototypes."""
+    norm: Norm = "batch"
+    """Norm in the head: ``batch`` (over all devices), ``layer``, or ``none`` as DINO's own."""
     targets: Literal["centring", "sinkhorn"] = "sinkhorn"
     """What keeps the teacher from giving one answer to all: equal shares (DINOv2), or a moving
     centre (DINO, iBOT). In batches below some dozens centred targets soon say nothing."""
@@ -87,11 +90,11 @@ class Heads(nn.Module):
     def __init__(self, encoder: Encoder, config: DistillationConfig) -> None:
         super().__init__()
         sizes = (config.hidden, config.bottleneck, config.prototypes)
-        self.whole = DinoHead(encoder.width, *sizes)
+        self.whole = DinoHead(encoder.width, *sizes, norm=config.norm)
         fits = encoder.width == encoder.token_width
         shared = fits if config.shared_head is None else config.shared_head
         separate = config.patch_weight > 0 and not shared
-        self.patch = DinoHead(encoder.token_width, *sizes) if separate else None
+        self.patch = DinoHead(encoder.token_width, *sizes, norm=config.norm) if separate else None
 
     def patches(self, tokens_MD: Tensor) -> Tensor:
         """Token vectors -> logits (M, K)."""
