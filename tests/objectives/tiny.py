@@ -31,6 +31,8 @@ ENCODERS = {
 VOLUME, TOKENS = "resenc-xs", "vit3d-xs"
 RECORDS = 8
 SHAPES = {2: (1, 44, 48), 3: (22, 40, 24)}
+# As many clusters as records are found at once, whatever the options.
+_FEW = {"deepcluster": {"clusters": 4, "iterations": 1}}
 # Integers from here on are widths, queues and numbers of prototypes.
 _WIDE, _NARROW = 128, 64
 
@@ -49,7 +51,7 @@ def narrow(config):
 def config_of(name, **options):
     """The narrowed config of an objective with some options set."""
     module, _ = OBJECTIVES.module(name)
-    values = {**narrow(module.Config()).model_dump(), **options}
+    values = {**narrow(module.Config()).model_dump(), **_FEW.get(name, {}), **options}
     return validate(module.Config, values, where=name)
 
 
