@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medssl.objectives._parts.distributed import total
-from medssl.objectives._parts.heads import Norm, Projector
+from medssl.objectives._parts.heads import Norm, make_norm
 from medssl.objectives._parts.precision import no_autocast, upcast
 from medssl.objectives._parts.prototypes import Prototypes
 from medssl.objectives._parts.sinkhorn import sinkhorn
@@ -105,7 +105,12 @@ class DinoHead(nn.Module):
         self, width: int, hidden: int, bottleneck: int, prototypes: int, *, norm: Norm = "batch"
     ) -> None:
         super().__init__()
-        self.mlp = Projector(width, hidden, bottleneck, 3, norm=norm, activation="gelu")
+        layers: list[nn.Module] = []
+        for _ in range(2):
+            layers.append(nn.Linear(width, hidden, bias=norm == "none"))
+            layers += [*make_norm(norm, hidden), nn.GELU()]
+            width = hidden
+        self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
