@@ -44,6 +44,8 @@ class HealthWatch:
     first: Mapping[str, float]
     stop: bool
     quiet: bool
+    warmup: int
+    """Steps in which fewer directions than the untrained network's are no news."""
     state: str = "healthy"
 
     def __call__(self, step: int, task: nn.Module) -> Mapping[str, float]:
@@ -54,6 +56,8 @@ class HealthWatch:
         """
         values = self.monitor(task)
         found: Verdict = self.fabric.broadcast(verdict(values, self.first))
+        if found.state == "shrinking" and step <= self.warmup:
+            found = Verdict("healthy", f"in the warm-up; {found.why}")
         if self.fabric.is_global_zero:
             write_line(self.run, step, found, values)
             if found.state not in ("healthy", self.state):
@@ -80,7 +84,8 @@ def watch(training: Training, setting: Setting, *, stop: bool) -> HealthWatch:
     first = monitor(training.task)
     if fabric.is_global_zero and not (run.out / "health.jsonl").is_file():
         write_line(run, 0, Verdict("healthy", "before training"), first)
-    return HealthWatch(monitor, fabric, run, first, stop, training.config.quiet)
+    config = training.config
+    return HealthWatch(monitor, fabric, run, first, stop, config.quiet, config.warmup)
 
 
 def write_line(run: Run, step: int, found: Verdict, values: Mapping[str, float]) -> None:

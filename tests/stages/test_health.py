@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.fabric import Fabric
 
 from medssl.core.errors import MedsslError
+from medssl.core.runlog import Run
 from medssl.encoders.card import load_card
 from medssl.evaluation.health import Verdict
 from medssl.stages import _health, index, pretrain
@@ -75,3 +77,15 @@ def test_collapse_stops_the_run_if_asked_for(catalog, tmp_path, monkeypatch):
 def test_size_of_the_probe(batch, every, crop, ranks, samples):
     config = SimpleNamespace(batch_size=batch, check_every=every)
     assert _health.samples_of_probe(config, crop, 1, ranks) == samples
+
+
+@pytest.mark.parametrize(("step", "state"), [(5, "healthy"), (6, "shrinking")])
+def test_fewer_directions_are_no_news_in_the_warm_up(tmp_path, step, state):
+    shrunk = {"rankme": 2.0, "lidar": 2.0, "feature_std": 0.5}
+    first = {"rankme": 20.0, "lidar": 20.0, "feature_std": 0.5}
+    run = Run("pretrain", tmp_path)
+    watch = _health.HealthWatch(
+        lambda _task: shrunk, Fabric("cpu"), run, first, False, True, warmup=5
+    )
+    watch(step, torch.nn.Identity())
+    assert watch.state == state
