@@ -103,9 +103,7 @@ def plane_axis(plane: Plane, spacing_mm: tuple[float, ...]) -> int:
     return next(axis for axis, size_mm in enumerate(spacing_mm) if size_mm >= widest)
 
 
-def cut_axis(
-    plane: Plane, shape_DHW: tuple[int, ...], spacing_mm: tuple[float, ...] | None
-) -> int:
+def cut_axis(plane: Plane, shape_DHW: tuple[int, ...], spacing_mm: tuple[float, ...] | None) -> int:
     """Axis of :func:`plane_axis`; 0 for a picture, which is one slice of maybe unknown spacing."""
     if shape_DHW[0] == 1 or spacing_mm is None:
         return 0
