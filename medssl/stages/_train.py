@@ -16,9 +16,10 @@ from pydantic import Field, field_validator
 from torch.utils.data import Dataset
 
 from medssl.archive._pool import usable_cpus
-from medssl.core.config import Component
+from medssl.core.config import Component, validate
 from medssl.core.errors import BudgetExceededError, ConfigError, UsageError
 from medssl.core.preprocess import Contract
+from medssl.core.registry import Registry
 from medssl.core.runlog import Run
 from medssl.core.seeding import seed_everything
 from medssl.core.task import Passes, no_passes
@@ -230,6 +231,13 @@ def save_config(
             raise UsageError(f"the run was started with another configuration{named}", fix=fix)
     crop = {"crop": list(identity["crop"])}
     run.save_config(config, {**derived, **identity, **crop, "config_hash": digest})
+
+
+def with_defaults(component: Component, registry: Registry) -> dict[str, Any]:
+    """A component with every option it has, also those that nobody set."""
+    module, _ = registry.module(component.name)
+    options = validate(module.Config, component.options, where=component.name)
+    return {"name": component.name, **options.model_dump(mode="json")}
 
 
 def config_digest(config: TrainConfig, identity: Mapping[str, Any]) -> str:

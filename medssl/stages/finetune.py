@@ -9,7 +9,7 @@ from typing import Any
 from medssl.archive.store import Store
 from medssl.core.config import Component, validate
 from medssl.core.errors import NothingUsableError
-from medssl.core.registry import HEADS
+from medssl.core.registry import ENCODERS, HEADS
 from medssl.core.runlog import Run
 from medssl.encoders._base import Decoder
 from medssl.encoders.card import Card, load_card, save_model
@@ -79,7 +79,11 @@ def run(config: FinetuneConfig) -> Run:
     card = _card(config, start, task, provenance)
     identity = {"contract": start.contract.digest, "crop": task.crop, **card.provenance}
     if fabric.is_global_zero:
-        _train.save_config(config, run, identity, {"loaded_from_init": loaded})
+        options = {
+            "task": _train.with_defaults(config.task, HEADS),
+            "encoder": _train.with_defaults(card.encoder, ENCODERS),
+        }
+        _train.save_config(config, run, identity, {"loaded_from_init": loaded, "options": options})
     entries = [one.entry for one in train]
     dataset = ViewDataset(store, entries, task.views(), config.seed, targets)
     training = _train.Training(config, fabric, run, task, dataset, identity)

@@ -15,7 +15,7 @@ from medssl.archive.catalog import Catalog, is_catalog
 from medssl.archive.store import Entry, Store
 from medssl.core.config import Component, validate
 from medssl.core.errors import NothingUsableError
-from medssl.core.registry import OBJECTIVES
+from medssl.core.registry import ENCODERS, OBJECTIVES
 from medssl.core.runlog import Run
 from medssl.core.sample import Record
 from medssl.core.seeding import seed_everything
@@ -86,7 +86,7 @@ def run(config: PretrainConfig) -> Run:
         "crop": card.patch_size,
     }
     if fabric.is_global_zero:
-        _train.save_config(config, run, identity, {"records": len(entries)})
+        _train.save_config(config, run, identity, _derived(config, entries))
     tensors = {f"encoder.{key}": value for key, value in task.encoder.state_dict().items()}
     assert_reloads(card, tensors)  # before step 1; ``model`` is written once it is trained
     dataset = views_of(store, entries, spec, config.seed, config.batch_size)
@@ -110,6 +110,16 @@ def run(config: PretrainConfig) -> Run:
         split_check=summary["split_check"],
         parameters=sum(p.numel() for p in kept.encoder.parameters()),
     )
+
+
+def _derived(config: PretrainConfig, entries: list[Entry]) -> dict[str, Any]:
+    return {
+        "records": len(entries),
+        "options": {
+            "objective": _train.with_defaults(config.objective, OBJECTIVES),
+            "encoder": _train.with_defaults(config.encoder, ENCODERS),
+        },
+    }
 
 
 def _usable(

@@ -85,7 +85,7 @@ def test_fewer_directions_are_no_news_in_the_warm_up(tmp_path, step, state):
     first = {"rankme": 20.0, "lidar": 20.0, "feature_std": 0.5}
     run = Run("pretrain", tmp_path)
     watch = _health.HealthWatch(
-        lambda _task: shrunk, Fabric("cpu"), run, first, False, True, warmup=5
+        lambda _task: shrunk, Fabric(accelerator="cpu"), run, first, False, True, warmup=5
     )
     watch(step, torch.nn.Identity())
     assert watch.state == state

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 
 from medssl.core.errors import NothingUsableError, UsageError
@@ -272,3 +273,13 @@ def test_a_file_beyond_the_cap_spares_the_rest(tmp_path, monkeypatch):
     )
     assert pretrain.run(config).result["records"] == 3
     assert "too_large" in (tmp_path / "run" / "catalog" / "quarantine.jsonl").read_text()
+
+
+def test_resolved_options_hold_the_defaults_too(catalog, tmp_path):
+    config = PretrainConfig(
+        data=catalog, out=tmp_path / "run", steps=1, batch_size=2, accelerator="cpu", quiet=True
+    )
+    pretrain.run(config)
+    resolved = yaml.safe_load((tmp_path / "run" / "resolved.yaml").read_text())["options"]
+    assert resolved["objective"]["mask_ratio"] == 0.75
+    assert resolved["encoder"]["token_size"] == [8, 8, 8]
