@@ -69,7 +69,7 @@ class Registry:
             if inside and entry.examples and library == entry.name:
                 return importlib.import_module(f"medssl.{self.room}.{entry.name}"), inside
         if name not in self.names():
-            raise unknown_name(f"{self.room} name", name, self.names())
+            raise unknown_name(self.room.removesuffix("s"), name, self.names())
         for entry in self.entries:
             if name == entry.name or name.removeprefix(f"{entry.name}-") in entry.variants:
                 variant = name.removeprefix(entry.name).removeprefix("-")
