@@ -31,8 +31,8 @@ ENCODERS = {
 VOLUME, TOKENS = "resenc-xs", "vit3d-xs"
 RECORDS = 8
 SHAPES = {2: (1, 44, 48), 3: (22, 40, 24)}
-# As many clusters as records are found at once, whatever the options.
-_FEW = {"deepcluster": {"clusters": 4, "iterations": 1}}
+# As many clusters as records are found at once, whatever the options; a queue counts once full.
+_FEW = {"deepcluster": {"clusters": 4, "iterations": 1}, "swav": {"queue": 4}}
 # Integers from here on are widths, queues and numbers of prototypes.
 _WIDE, _NARROW = 128, 64
 
