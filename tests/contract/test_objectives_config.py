@@ -20,6 +20,8 @@ NAMES = OBJECTIVES.names()
 # An option that only one of the encoders knows is found with the other.
 ENCODERS = ("vit3d-xs", "resenc-xs")
 STEPS = 2
+# Shares of all steps, which two steps do not tell apart; see test_dino.py, once per share.
+ELSEWHERE = {("dino", "gram_at")}
 
 
 def options(config, prefix=()):
@@ -44,7 +46,7 @@ def candidates(annotation, value):
     if origin is Literal:
         return [other for other in get_args(annotation) if other != value]
     if annotation is bool:
-        return [not value]
+        return [True, False] if value is None else [not value]
     if origin is tuple:
         return _tuples(annotation, value)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -162,7 +164,8 @@ def test_every_option_changes_something(name):
     still = []
     for path in idle:
         others = (o for s in switches if s != path for o in islice(variants(config, s), 2))
-        if not any(matters(name, other, path) for other in others):
+        known = (name, ".".join(path)) in ELSEWHERE
+        if not known and not any(matters(name, other, path) for other in others):
             still.append(".".join(path))
     assert still == []
 
