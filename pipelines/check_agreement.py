@@ -53,7 +53,10 @@ def main() -> None:
             place = case.get("classname", "").replace(".", "/") + ".py"
             agrees = "no" if len(case) else "yes"
             rows.append((f"`{ours}`", library, f"`{theirs}`", agrees, f"`{place}`"))
-    note = "Same inputs, same number to 1e-5 or closer; a test file states conventions that differ."
+    note = (
+        "Same inputs, same number to 1e-5 or closer (what is found by iteration, such as the "
+        "logistic probe, to the tolerance in its test); a test states conventions that differ."
+    )
     head = ("ours", "library", "theirs", "agrees", "test")
     write_table(
         "agreement", "Agreement with independent code", head, sorted(set(rows)), note,
