@@ -31,10 +31,9 @@ WORDS = [FAMILY, GIVEN, FOLDER, MEMBER, PATIENT_ID, ACCESSION, DEVICE, BIRTH, ST
 # In the bytes that each character set gives.
 SECRETS = {
     **{word: {word.lower().encode(c) for c in ("utf-8", "utf-16-le")} for word in WORDS},
-    "kanji": {
-        "\u5c71\u7530".encode(c).lower() for c in ("utf-8", "utf-16-le", "euc_jp", "shift_jis")
-    }
-    | {"\u5c71\u7530".encode("iso2022_jp")[3:-3].lower(), b"\\u5c71\\u7530"},
+    # Two characters of four bytes turn up by chance in megabytes of weights: the whole name there.
+    "kanji": {KANJI.encode(c).lower() for c in ("utf-16-le", "euc_jp", "shift_jis", "iso2022_jp")}
+    | {"\u5c71\u7530".encode().lower(), b"\\u5c71\\u7530"},
     "cyrillic": {CYRILLIC.lower().encode(c) for c in ("utf-8", "utf-16-le")}
     | {CYRILLIC.encode("iso8859_5").lower(), CYRILLIC.encode("unicode_escape").lower()},
 }  # fmt: skip
