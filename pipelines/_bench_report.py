@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import medssl
+from medssl.core.registry import OBJECTIVES
 from medssl.core.runlog import write_text
 from medssl.evaluation.bootstrap import Interval, bootstrap_difference, bootstrap_mean
 from pipelines._ledger import read_rows
@@ -77,7 +78,9 @@ def _section(name: str, measure: str, rows: Rows) -> list[str]:
             cpu_s,
         ]
         table.append((gain.mean, f"| {' | '.join(map(str, cells))} |"))
-    return [*lines, *(line for _, line in sorted(table, reverse=True)), ""]
+    rest = [o for o in OBJECTIVES.names() if o not in {row["objective"] for row in rows}]
+    missing = [f"Not run yet: {', '.join(rest)}.", ""] if rest else []
+    return [*lines, *(line for _, line in sorted(table, reverse=True)), "", *missing]
 
 
 def _cell(interval: Interval, sign: str = "") -> str:
