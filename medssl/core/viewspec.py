@@ -1,12 +1,28 @@
 """How an objective or head asks for its views: as data, so that a stage can build them.
 
-A sample is ``{"views": [...], "record": int, "replaced": float}``, with ``target`` (int) where a
-whole sample has a label. Each view is a mapping of
+A sample is a mapping of
+
+- ``views``: a list,
+- ``record``, ``patient`` (int): numbers of the record and of its patient in this run,
+- ``spacing_mm`` (3,) float32: (d, h, w) of the stored record, 1 where it is unknown,
+- ``replaced`` (float): 1 where another record stands in for an unreadable one,
+- ``target`` (int), where a whole sample has a label,
+- ``partner``, where the spec asks for one: ``{"record": int, "patient": int, "score": float,
+  "kept": bool}``. The partner's views follow the sample's own, as many of them in the same order. A
+  pair whose score is below the threshold is not ``kept``: objectives leave it out, and count it.
+
+Each view is a mapping of
 
 - ``x`` (C, *crop) float32,
 - ``tissue`` (C, *crop) bool, False = air or padding,
 - ``place`` (3, 4) float64: output voxel (d, h, w, 1) -> voxel of the stored record, flips included
   (a picture is a record of one slice; elastic bending is not part of it),
+- ``position`` (3,) float32: centre of the view in body coordinates, (d, h, w): 0 and 1 are the ends
+  of the record's tissue along its axes (0.5 along an axis of one voxel),
+- ``part`` (int), where the spec has ``partitions``: which one the view's centre lies in,
+- ``inside`` (stack,) bool and ``offset_mm`` (stack,) float32, where the spec has a ``stack``:
+  slices that the record has, and where they lie along the cut, 0 = the middle of the stack,
+- ``segments`` (*crop) int64, where the view asks for them: 1 .. K supervoxels, 0 = air,
 - ``mask`` (N,) bool, True = hidden, raster order, where the view has a ``mask``,
 - ``targets`` (T, K) int64, token ids of target blocks, where the view has ``targets``; its
   ``mask`` then hides all but the context, which shares no token with them,
@@ -16,6 +32,7 @@ whole sample has a label. Each view is a mapping of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -126,6 +143,28 @@ class Intensity(Config):
     """Of noise, blur and low resolution, each."""
 
 
+PartnerKind = Literal["anatomy", "patient", "neighbour"]
+
+
+class PartnerSpec(Config):
+    """A second record (or slice) that shows the same anatomy as a sample."""
+
+    kind: PartnerKind
+    """``anatomy``: a record of another patient, at the matching landmark; ``patient``: another
+    record of the same patient (sequence, prior study), at the same place; ``neighbour``: another
+    slice of the same volume, image encoders only."""
+    embedding: Path | None = None
+    """Run of ``pretrain objective=anatomy`` whose dense embedding finds the landmark; without one,
+    places are matched by body coordinates (``anatomy`` only)."""
+    threshold: float = Field(default=0.7, ge=-1, le=1)
+    """Smallest score of a pair that is kept: a cosine, or 1 minus the distance in body coordinates;
+    for neighbours 1 minus their distance as a share of ``reach_mm``."""
+    tries: int = Field(default=5, ge=1)
+    """Places and partners tried for one sample; the best pair is taken."""
+    reach_mm: float = Field(default=10.0, gt=0)
+    """Largest distance of neighbouring slices."""
+
+
 class View(Config):
     """One kind of view; ``count`` of them are drawn."""
 
@@ -137,6 +176,13 @@ class View(Config):
     mask: MaskSpec | None = None
     targets: TargetSpec | None = None
     """Instead of ``mask``."""
+    twin: bool = False
+    """Show the same voxels as the view before (place, turn, bend), with grey values drawn anew."""
+    tiles: tuple[int, ...] = ()
+    """Crops side by side, so many along each axis, in place of ``count``; the first tiles of a spec
+    are put at random, and every other view lies within them (VoCo's base crops)."""
+    segments: int | None = Field(default=None, ge=2)
+    """About so many supervoxels per crop."""
 
 
 class ViewSpec(Config):
@@ -155,6 +201,15 @@ class ViewSpec(Config):
     samples of a step share, as a share of the spectrum, drawn between these (per view index)."""
     plane: Plane = "acquired"
     """Slices of volumes for image encoders; ``acquired`` = across the largest spacing."""
+    partitions: int = Field(default=0, ge=0)
+    """Parts of equal length along the body axis (the cut of image encoders, else feet to head);
+    all views come once per part, part by part (Chaitanya et al. 2020). 0 = anywhere, once."""
+    partner: PartnerSpec | None = None
+    """Whose views follow the sample's own."""
+    stack: int | None = Field(default=None, ge=2)
+    """Image encoders: every view is so many slices of a volume, evenly spaced over a random share
+    of it, ``x`` (C, stack, H, W), all cut alike; what a picture or a short volume lacks is not
+    ``inside``."""
 
 
 @dataclass(frozen=True, kw_only=True)
