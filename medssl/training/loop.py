@@ -17,7 +17,7 @@ from medssl.core.taskmodule import TaskModule
 from medssl.training.checkpoint import save_checkpoint
 from medssl.training.ema import Ema
 from medssl.training.meter import Meter
-from medssl.training.optim import OptimConfig, apply_schedule
+from medssl.training.optim import OptimConfig, apply_schedule, progress_at
 from medssl.training.schedule import LoopConfig
 from medssl.training.signals import StopRequest
 from medssl.training.state import bring_back, capture
@@ -112,7 +112,7 @@ class Loop:
                 logged["replaced"] = batch["replaced"].float().mean()
             for key, value in logged.items():
                 total[key] = total.get(key, 0.0) + value.detach() / self.config.accumulate
-        self.bare.before_update(self.step / self.config.steps)
+        self.bare.before_update(self._progress(self.step))
         norm = self.fabric.clip_gradients(
             self.task, self.optimizer, max_norm=self.optim.clip_norm, error_if_nonfinite=False
         )
@@ -136,9 +136,12 @@ class Loop:
                 what = f"gradients were not finite {MAX_BAD_STEPS} steps running"
                 raise MedsslError(what, fix="lower lr or use precision=32-true")
             return
-        self.bare.after_update((self.step + 1) / self.config.steps)
+        self.bare.after_update(self._progress(self.step + 1))
         if self.ema:
             self.ema.update(self.bare)
+
+    def _progress(self, step: int) -> float:
+        return progress_at(self.optim, step, self.config.steps)
 
     def _reduced(self, values: Mapping[str, torch.Tensor]) -> dict[str, float]:
         means = self.fabric.all_reduce(dict(values), reduce_op="mean")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import nn
 
 from medssl.core.config import Config
+from medssl.core.errors import ConfigError
 from medssl.core.task import ParamGroup
-from medssl.training.schedule import warmup_cosine
+from medssl.training.schedule import Phases, infinite, paused_progress, warmup_cosine
 
 # Never decayed, whatever their shape.
 _NO_DECAY = (
@@ -27,6 +32,18 @@ class OptimConfig(Config):
     betas: tuple[float, float] = (0.9, 0.95)
     warmup: int = 20
     """Steps of linear warm-up."""
+    schedule: Literal["cosine", "infinite"] = "cosine"
+    """After the warm-up: ``cosine`` to 0 at the last step, or ``infinite``: to a constant rate,
+    from which a later run can go on, with the same data or with new ones."""
+    cooldown: int = Field(default=2_000, ge=0)
+    """Steps of the cosine from ``lr`` to the constant rate (infinite only)."""
+    constant_share: float = Field(default=0.4, gt=0, le=1)
+    """The constant rate, as a share of ``lr`` (infinite only)."""
+    anneal: int = Field(default=0, ge=0)
+    """Last steps, in which the rate falls to its end: for a model that is given away, as nothing
+    can go on from there (infinite only). 0 = the rate stays constant."""
+    final_share: float = Field(default=0.04, gt=0, le=1)
+    """Rate at the end of the annealing, as a share of ``lr`` (infinite only)."""
     clip_norm: float = 1.0
     """Largest gradient norm, in the parameters' units."""
 
@@ -55,13 +72,48 @@ def is_decayed(name: str, param: nn.Parameter) -> bool:
     return param.ndim > 1 and not name.endswith(_NO_DECAY)
 
 
+def phases_of(config: OptimConfig, steps: int) -> Phases:
+    """The phases of the infinite schedule in a run of so many steps.
+
+    Raises:
+        ConfigError: the run ends before the constant phase, or would anneal before it.
+    """
+    cooled = config.warmup + config.cooldown
+    if config.final_share > config.constant_share:
+        fix = f"final_share={config.constant_share / 10:g}"
+        raise ConfigError("annealing would raise the rate", fix=fix)
+    if cooled > steps - config.anneal:
+        what = f"{steps} steps end before the constant phase, which begins at step {cooled}"
+        what += f" and is followed by {config.anneal} of annealing" if config.anneal else ""
+        raise ConfigError(what, fix="more steps, or fewer of warmup, cooldown and anneal")
+    return Phases(config.warmup, cooled, steps - config.anneal, steps)
+
+
+def progress_at(config: OptimConfig, step: int, steps: int) -> float:
+    """What tasks are told of how far the run is, after ``step`` of its steps, in [0, 1]."""
+    if config.schedule == "infinite":
+        return paused_progress(step, phases_of(config, steps))
+    return step / steps
+
+
+def rate_at(config: OptimConfig, step: int, steps: int) -> float:
+    """Learning rate at ``step`` (0-based), a pure function of it."""
+    if config.schedule == "infinite":
+        phases = phases_of(config, steps)
+        factor = infinite(step + 1, phases, config.constant_share, config.final_share)
+    else:
+        factor = warmup_cosine(step, steps, min(config.warmup, steps))
+    return config.lr * factor
+
+
 def apply_schedule(
     optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int
 ) -> float:
     """Set every group's rate and decay for this step; returns the base rate in force."""
-    base = config.lr * warmup_cosine(step, steps, min(config.warmup, steps))
+    base = rate_at(config, step, steps)
     end = config.weight_decay if config.weight_decay_end is None else config.weight_decay_end
-    decay = end + (config.weight_decay - end) * warmup_cosine(step, steps, 0)
+    left = 0.5 * (1 + math.cos(math.pi * progress_at(config, step, steps)))
+    decay = end + (config.weight_decay - end) * left
     for group in optimizer.param_groups:
         group["lr"] = base * group["lr_scale"]
         group["weight_decay"] = decay if group["decayed"] else 0.0
