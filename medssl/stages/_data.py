@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch.utils.data import Dataset, default_collate
@@ -104,7 +104,19 @@ def _spacing(entry: Entry) -> tuple[float, ...]:
     return entry.spacing_mm if len(entry.spacing_mm) == 3 else (1.0, *entry.spacing_mm)
 
 
-def auto_crop(entries: Sequence[Entry], encoder: Encoder) -> tuple[int, ...]:
+class Shaped(Protocol):
+    """What decides a crop: a stored record, or one that will be."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, D, H, W); D = 1 for a picture."""
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...] | None:
+        """(D, H, W), or (H, W) of a picture; ``None`` = unknown."""
+
+
+def auto_crop(entries: Sequence[Shaped], encoder: Encoder) -> tuple[int, ...]:
     """The median record rounded up to what the encoder takes, at most ``MAX_AUTO_CROP`` voxels.
 
     For an image encoder (H, W) of pictures and slices, at most ``MAX_AUTO_CROP_PX`` pixels.
@@ -132,6 +144,6 @@ def _accepted(crop: tuple[int, ...], encoder: Encoder) -> tuple[int, ...]:
     return crop
 
 
-def _slice_shape(entry: Entry) -> tuple[int, ...]:
+def _slice_shape(entry: Shaped) -> tuple[int, ...]:
     cut = cut_axis("acquired", entry.shape[1:], entry.spacing_mm)
     return tuple(side for axis, side in enumerate(entry.shape[1:]) if axis != cut)

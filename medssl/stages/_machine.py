@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from medssl.archive._pool import usable_cpus
 
-_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - its size is asked for, nothing is written
+_CPU_INFO = Path("/proc/cpuinfo")
 _GPU_TIMEOUT_S = 10.0
 
 
@@ -31,15 +33,37 @@ def machine(folder: Path) -> dict[str, Any]:
 
 
 def _memory_bytes() -> int:
-    """Physical memory, or less where a container caps it."""
+    """Physical memory, or less where a container or a scheduler caps it."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = _MEMORY_LIMIT.read_text().strip() if _MEMORY_LIMIT.is_file() else ""
-    return min(physical, int(limit)) if limit.isdigit() else physical
+    caps = (file.read_text(encoding="ascii").strip() for file in _memory_limits())
+    return min([physical, *(int(cap) for cap in caps if cap.isdigit())])
+
+
+def _memory_limits() -> Iterator[Path]:
+    """Limits of the control groups (version 1 or 2) of this process, and of those above them."""
+    if not _OWN_CGROUPS.is_file():
+        return
+    for line in _OWN_CGROUPS.read_text(encoding="utf-8").splitlines():
+        _, controllers, place = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            root, name = _CGROUPS / "memory", "memory.limit_in_bytes"
+        elif not controllers:
+            root, name = _CGROUPS, "memory.max"
+        else:
+            continue
+        own = root / place.lstrip("/")
+        groups = [one for one in (own, *own.parents) if one.is_relative_to(root)]
+        yield from (one / name for one in groups if (one / name).is_file())
 
 
 def _free_bytes(folder: Path) -> int | None:
     existing = next((one for one in (folder, *folder.absolute().parents) if one.exists()), None)
     return None if existing is None else shutil.disk_usage(existing).free
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies matrices of bfloat16 in hardware (AMX)."""
+    return _CPU_INFO.is_file() and " amx_bf16" in _CPU_INFO.read_text(encoding="utf-8")
 
 
 def _gpus() -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from medssl.stages._data import auto_crop
 from medssl.stages._health import watch
 from medssl.stages._records import digest, fill_store, select, stored
 from medssl.stages._style import views_of
+from medssl.training.meter import peak_memory_mb
 from medssl.views.guard import check_views
 
 
@@ -109,6 +110,7 @@ def run(config: PretrainConfig) -> Run:
         quarantined=summary["quarantined"],
         split_check=summary["split_check"],
         parameters=sum(p.numel() for p in kept.encoder.parameters()),
+        peak_memory_mb=round(peak_memory_mb(), 1),
     )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
+
+_STATUS = Path("/proc/self/status")
 
 
 class Meter:
@@ -43,5 +46,8 @@ def peak_memory_mb() -> float:
     """Peak of the device's memory, or of this process's resident memory on CPU, in MB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
+    if _STATUS.is_file():  # getrusage would count the process that started this one, too
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) * 1.024e-3
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
