@@ -33,9 +33,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from medssl.core.config import Config
 from medssl.core.geometry import Plane
@@ -209,7 +209,22 @@ class ViewSpec(Config):
     stack: int | None = Field(default=None, ge=2)
     """Image encoders: every view is so many slices of a volume, evenly spaced over a random share
     of it, ``x`` (C, stack, H, W), all cut alike; what a picture or a short volume lacks is not
-    ``inside``."""
+    ``inside``. All views take slices of one grid, and ``overlap`` holds for slices too. A mask
+    hides whole slices: its ``token_size`` is (1, *crop), its share is of those inside."""
+
+    @model_validator(mode="after")
+    def _stacks_are_plain(self) -> Self:
+        if self.stack is None:
+            return self
+        for view in self.views:
+            whole = view.mask is None or view.mask.token_size == (1, *view.crop)
+            if len(view.crop) != 2 or view.targets or view.twin or view.tiles or view.segments:
+                raise ValueError("a stack has views (H, W) without targets, twin, tiles, segments")
+            if not whole:
+                raise ValueError("masks of a stack hide whole slices: token_size (1, *crop)")
+        if self.foreground or self.style or self.partitions or self.partner:
+            raise ValueError("a stack has neither foreground, style, partitions nor partner")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
