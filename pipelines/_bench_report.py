@@ -21,7 +21,7 @@ _METHOD = (
     "Written by `python -m pipelines.bench_representations --data DATA --out RUNS --jobs 2`; "
     "medssl {version}. Each objective is pretrained on the training images of a set at an equal "
     "number of samples seen, with its shipped options, but for teachers' momentum (0.97, as runs "
-    "have 100 to 150 steps) and the encoder, crop and batch of the set. The encoder is frozen and "
+    "have 100 to 300 steps) and the encoder, crop and batch of the set. The encoder is frozen and "
     "compared with random weights of the same architecture, evaluated in the same way. 95 % "
     "intervals: test cases (in groups that may share a subject) and, where there are several, "
     "seeds are resampled, 10,000 draws; differences are paired by seed and case. Test images are "

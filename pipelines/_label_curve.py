@@ -70,6 +70,14 @@ class Curve:
     def labelled_folder(self, labels: int, seed: int) -> Path:
         return self.out / "labelled" / f"{labels}_{seed}"
 
+    def init(self, job: Job) -> Path | None:
+        """Run that the fine-tuning starts from; ``None`` = random weights."""
+        return self.out / "pretrain" if job.arm == "pretrained" else None
+
+    def recipe(self, job: Job) -> dict[str, Any]:  # noqa: ARG002
+        """Options of this arm's fine-tuning that differ from the recipe."""
+        return {}
+
     def metrics(self, job: Job) -> Path:
         return self.out / job.name / "metrics.json"
 
@@ -77,7 +85,6 @@ class Curve:
         """Fine-tune, predict the test volumes, evaluate; returns the ledger's row."""
         folder = self.out / job.name
         shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-        init = self.out / "pretrain" if job.arm == "pretrained" else None
         run = medssl.finetune(
             config=self.finetune,
             data=self.labelled_folder(job.labels, job.seed),
@@ -87,7 +94,8 @@ class Curve:
             seed=job.seed,
             quiet=True,
             task="segmentation",
-            init=init,
+            init=self.init(job),
+            **self.recipe(job),
         )
         test = self.out / "test"
         predictions = folder / "predictions"
@@ -124,9 +132,9 @@ class Curve:
                     for arm in ("scratch", "pretrained")
                 )
                 cells = [
-                    _cell(mean_dice(scratch, self.groups)),
-                    _cell(mean_dice(pretrained, self.groups)),
-                    _cell(dice_difference(pretrained, scratch, self.groups), sign="+"),
+                    cell(mean_dice(scratch, self.groups)),
+                    cell(mean_dice(pretrained, self.groups)),
+                    cell(dice_difference(pretrained, scratch, self.groups), sign="+"),
                 ]
                 lines.append(f"| {n} | {k} | {' | '.join(cells)} |")
         remark = [self.remark, ""] if self.remark else []
@@ -182,5 +190,6 @@ def run_jobs(curve: Curve, plan: Sequence[Job], jobs: int) -> None:
     run_missing(ledger, plan, curve.finish, jobs)
 
 
-def _cell(interval: Any, sign: str = "") -> str:
+def cell(interval: Any, sign: str = "") -> str:
+    """A mean with its interval."""
     return f"{interval.mean:{sign}.3f} ({interval.low:{sign}.3f} to {interval.high:{sign}.3f})"

@@ -8,7 +8,6 @@ One row of ``ledger.jsonl`` per pretraining; an interrupted run goes on where it
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 import medssl
-from medssl.core.config import Component, config_root, read_yaml
+from medssl.core.config import Component
 from medssl.core.registry import OBJECTIVES
 from medssl.core.seeding import seed_everything
 from medssl.encoders._base import Encoder, build_encoder
@@ -26,10 +25,10 @@ from medssl.encoders.card import build_from_card, load_card, part_of
 from pipelines._bench_report import report
 from pipelines._bench_sets import Set, sets
 from pipelines._ledger import run_missing
+from pipelines._short_run import short_run
 
 RANDOM = "random"
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "representations.md"
-MOMENTUM = 0.97
 # With three seeds; the others have one.
 THRICE = ("mae", "dino", "simclr", "barlow")
 
@@ -110,49 +109,29 @@ def _random(one: Set, job: Job) -> Encoder:
 
 def _pretrained(one: Set, job: Job, out: Path, smoke: bool) -> Encoder:
     budget = BUDGETS[job.set]
-    folder = out / f"{job.set}_{job.objective}_seed{job.seed}"
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-    shipped = (config_root() / "pretrain" / f"{job.objective}.yaml").is_file()
-    name = job.objective if shipped else None
-    steps = 2 if smoke else budget.samples // budget.batch_size
-    values, _ = read_yaml("pretrain", name)
-    run = medssl.pretrain(
-        config=name,
+    run = short_run(
+        job.objective,
+        steps=2 if smoke else budget.samples // budget.batch_size,
+        batch_size=budget.batch_size,
         data=out / "catalogs" / job.set,
-        out=folder,
+        out=out / f"{job.set}_{job.objective}_seed{job.seed}",
         store=out / "store" / job.set,
-        objective=values.get("objective", job.objective),
         encoder=job.encoder,
         channels=one.channels,
         crop=list(one.size),
-        steps=steps,
-        batch_size=budget.batch_size,
-        warmup=steps // 10,
-        check_every=steps,
-        precision="bf16-mixed",
         seed=job.seed,
-        quiet=True,
         **({"size_px": one.size[0]} if len(one.size) == 2 else {}),
         **_encoder_options(job),
-        **_short_run(job.objective),
     )
     card, weights = load_card(run.out)
     encoder = build_from_card(card)
     encoder.load_state_dict(part_of(weights, "encoder"), strict=True)
-    shutil.rmtree(run.out / "checkpoints")
     return encoder
 
 
 def _encoder_options(job: Job) -> dict[str, Any]:
     options = Component.model_validate(_encoder(job.set, job.objective)).options
     return {f"encoder.{key}": value for key, value in options.items()}
-
-
-def _short_run(objective: str) -> dict[str, Any]:
-    """Teachers that are slow over tens of thousands of steps would not move in a hundred."""
-    module, _ = OBJECTIVES.module(objective)
-    has_teacher = "momentum" in module.Config.model_fields
-    return {"objective.momentum": MOMENTUM} if has_teacher else {}
 
 
 def _encoder(name: str, objective: str) -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""Several objectives, and random weights of the same architecture, fine-tuned alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import medssl
+from medssl.stages._paired import dice_difference, mean_dice
+from pipelines._label_curve import Curve, Job, cell
+from pipelines._ledger import read_rows
+from pipelines._short_run import short_run
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """An architecture with its recipes.
+
+    Attributes:
+        encoder: options of the encoder, ``name`` among them.
+        crop: of pretraining and fine-tuning.
+        finetune: what its fine-tuning changes in the common recipe.
+        objectives: those that it is pretrained with.
+    """
+
+    encoder: dict[str, Any]
+    crop: tuple[int, ...]
+    finetune: dict[str, Any]
+    objectives: tuple[str, ...]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The encoder as keywords of a stage."""
+        rest = {f"encoder.{key}": value for key, value in self.encoder.items() if key != "name"}
+        return {"encoder": self.encoder["name"], **rest, "crop": list(self.crop)}
+
+
+class Pretraining(NamedTuple):
+    """One pretraining: arm, seed."""
+
+    arm: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Arms(Curve):
+    """The label curve with an arm per backbone and objective, named ``backbone:objective``."""
+
+    backbones: dict[str, Backbone] = field(default_factory=dict)
+    samples: int = 1_600
+    batch_size: int = 16
+    smoke: bool = False
+
+    def names(self) -> list[str]:
+        """Random weights of each backbone first."""
+        return [
+            f"{name}:{objective}"
+            for name, backbone in self.backbones.items()
+            for objective in (RANDOM, *backbone.objectives)
+        ]
+
+    def pretrain_run(self, arm: str, seed: int) -> Path:
+        """Folder of a pretraining."""
+        return self.out / "pretrained" / f"{arm.replace(':', '_')}_seed{seed}"
+
+    def init(self, job: Job) -> Path | None:
+        return None if job.arm.endswith(RANDOM) else self.pretrain_run(job.arm, job.seed)
+
+    def recipe(self, job: Job) -> dict[str, Any]:
+        backbone = self.backbones[job.arm.split(":")[0]]
+        return {**backbone.options, **backbone.finetune}
+
+    def learn(self, job: Pretraining) -> dict[str, Any]:
+        """Pretrain on the training images; returns the ledger's row."""
+        name, objective = job.arm.split(":")
+        run = short_run(
+            objective,
+            steps=2 if self.smoke else self.samples // self.batch_size,
+            batch_size=self.batch_size,
+            data=self.out / "catalog",
+            out=self.pretrain_run(job.arm, job.seed),
+            store=self.out / "store_pretrain",
+            seed=job.seed,
+            **self.backbones[name].options,
+        )
+        facts = json.loads((run.out / "run.json").read_text(encoding="utf-8"))
+        return {"samples": self.samples, "records": facts["records"]}
+
+    def index(self, folder: Path) -> None:
+        """The catalog of the training images."""
+        if not (self.out / "catalog").is_dir():
+            split = {"train": 1.0, "val": 0.0, "test": 0.0}
+            medssl.index(archive=folder, out=self.out / "catalog", split=split)
+
+    def table(self, labels: Sequence[int], seeds: Sequence[int], steps: Sequence[int]) -> list[str]:
+        """One row per arm, label count and number of steps, of what has been run."""
+        rows = read_rows(self.out / "ledger.jsonl")
+        done = {tuple(row[key] for key in Job._fields) for row in rows}
+        lines = ["| labelled | steps | backbone | objective | Dice | against random weights |"]
+        lines.append("|---|---|---|---|---|---|")
+        for n in labels:
+            for k in steps:
+                whole = [a for a in self.names() if all(Job(a, n, s, k) in done for s in seeds)]
+                lines += [self._row(arm, n, seeds, k) for arm in whole]
+        return lines
+
+    def against(self, arm: str, other: str, n: int, seeds: Sequence[int], steps: int) -> str:
+        """Difference of two arms with its interval."""
+        ours, theirs = (
+            [self.metrics(Job(name, n, seed, steps)) for seed in seeds] for name in (arm, other)
+        )
+        return cell(dice_difference(ours, theirs, self.groups), sign="+")
+
+    def _row(self, arm: str, n: int, seeds: Sequence[int], steps: int) -> str:
+        name, objective = arm.split(":")
+        runs = [self.metrics(Job(arm, n, seed, steps)) for seed in seeds]
+        score = cell(mean_dice(runs, self.groups))
+        base = f"{name}:{RANDOM}"
+        gain = "" if arm == base else self.against(arm, base, n, seeds, steps)
+        return f"| {n} | {steps} | {name} | {objective} | {score} | {gain} |"
