@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,8 +26,17 @@ class Decoder(nn.Module):
     last_layer: str
 
     @abstractmethod
+    def maps(self, x: Tensor, features: Features) -> Iterator[Tensor]:
+        """Map (B, channels, *space) after each block, coarse to fine, computed when asked for."""
+
+    @abstractmethod
     def forward(self, x: Tensor, features: Features) -> Tensor:
         """Input (B, C, *space) and its features -> (B, out_channels, *space)."""
+
+
+def finest(maps: Iterator[Tensor]) -> Tensor:
+    """The last of a decoder's maps; no other is kept."""
+    return deque(maps, maxlen=1).pop()
 
 
 class Encoder(nn.Module):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from segmentation_models_pytorch.decoders.dpt.decoder import ReassembleBlock, ResidualConvBlock
@@ -13,7 +14,7 @@ from segmentation_models_pytorch.decoders.unetplusplus.decoder import UnetPlusPl
 from torch import Tensor, nn
 
 from medssl.core.features import Features
-from medssl.encoders._base import Decoder, refuse_decoder
+from medssl.encoders._base import Decoder, finest, refuse_decoder
 
 # Halvings down to the deepest map.
 _FPN_DEPTH = 5
@@ -90,11 +91,18 @@ class UNet2D(Decoder):
         self.steps = Steps(maps)
         depth = self.steps.depth
         widths = [512, 256, 128, 64, 32, 16][-depth:]
-        self.net = self.kind([0, *self.steps.channels], widths, depth)
+        self.net: Any = self.kind([0, *self.steps.channels], widths, depth)
         self.out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
+    def maps(self, x: Tensor, features: Features) -> Iterator[Tensor]:
+        y, *skips = reversed(self.steps(x, features))
+        for block, skip in zip(self.net.blocks, skips, strict=True):
+            # The picture itself is no skip.
+            y = block(y, *skip.shape[2:], None if skip is x else skip)
+            yield y
+
     def forward(self, x: Tensor, features: Features) -> Tensor:
-        out: Tensor = self.out(self.net(self.steps(x, features)))
+        out: Tensor = self.out(finest(self.maps(x, features)))
         return out
 
 
@@ -102,6 +110,22 @@ class UNetPlusPlus2D(UNet2D):
     """U-Net with nested skips (Zhou et al. 2018)."""
 
     kind = UnetPlusPlusDecoder
+
+    def maps(self, x: Tensor, features: Features) -> Iterator[Tensor]:
+        blocks, levels = self.net.blocks, self.steps(x, features)[:0:-1]
+        before: dict[int, Tensor] = {}
+        for k in range(self.net.depth):  # all nodes of one resolution, the outermost last
+            row = {k: blocks[f"x_{k}_{k}"](levels[k], levels[k + 1])}
+            for start in reversed(range(k)):
+                skip = torch.cat([row[i] for i in range(start + 1, k + 1)] + [levels[k + 1]], 1)
+                row[start] = blocks[f"x_{start}_{k}"](before[start], skip)
+            before = row
+            yield before[0]
+        yield blocks[f"x_0_{self.net.depth}"](before[0])
+
+    def forward(self, x: Tensor, features: Features) -> Tensor:
+        out: Tensor = self.out(self.net(self.steps(x, features)))
+        return out
 
 
 class FPN2D(Decoder):
@@ -114,6 +138,14 @@ class FPN2D(Decoder):
         self.steps = Steps(maps)
         self.net = FPNDecoder([0, *self.steps.channels], self.steps.depth)
         self.out = nn.Conv2d(self.net.out_channels, out_channels, 1)
+
+    def maps(self, x: Tensor, features: Features) -> Iterator[Tensor]:
+        net, levels = self.net, self.steps(x, features)
+        y = net.p5(levels[-1])
+        yield y
+        for up, skip in ((net.p4, levels[-2]), (net.p3, levels[-3]), (net.p2, levels[-4])):
+            y = up(y, skip)
+            yield y
 
     def forward(self, x: Tensor, features: Features) -> Tensor:
         coarse = self.out(self.net(self.steps(x, features)))
@@ -146,15 +178,16 @@ class DPT2D(Decoder):
         )
         self.out = nn.Conv2d(features // 2, out_channels, 1)
 
-    def forward(self, x: Tensor, features: Features) -> Tensor:
-        lifted = [
-            lift(features.pyramid[tap]) for lift, tap in zip(self.lifts, self.taps, strict=True)
-        ]
-        y = torch.zeros_like(lifted[-1])
+    def maps(self, x: Tensor, features: Features) -> Iterator[Tensor]:  # noqa: ARG002
+        y: Tensor | None = None
         for level in (3, 2, 1, 0):
-            size = lifted[level].shape[2:]
-            y = self.befores[level](lifted[level]) + _resized(y, size)
-            y = self.afters[level](y)
+            lifted = self.lifts[level](features.pyramid[self.taps[level]])
+            coarser = torch.zeros_like(lifted) if y is None else _resized(y, lifted.shape[2:])
+            y = self.afters[level](self.befores[level](lifted) + coarser)
+            yield y
+
+    def forward(self, x: Tensor, features: Features) -> Tensor:
+        y = finest(self.maps(x, features))
         half = _resized(y, [(side + 1) // 2 for side in x.shape[2:]])
         out: Tensor = _resized(self.out(self.smooth(half)), x.shape[2:])
         return out

@@ -6,6 +6,7 @@ Source: Isensee et al. 2024, "nnU-Net Revisited"; layers from dynamic-network-ar
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
 from medssl.core.features import Features
-from medssl.encoders._base import Decoder, Encoder, MapEncoder, refuse_decoder
+from medssl.encoders._base import Decoder, Encoder, MapEncoder, finest, refuse_decoder
 from medssl.encoders._recompute import recomputed
 
 VARIANTS = ("xs", "s", "m", "l")
@@ -106,8 +107,14 @@ class UNet(Decoder):
         self.net.apply(InitWeights_He(1e-2))
         self.net.to(memory_format=_FORMAT)
 
-    def forward(self, x: Tensor, features: Features) -> Tensor:  # noqa: ARG002
-        out: Tensor = self.net(features.pyramid)
+    def maps(self, x: Tensor, features: Features) -> Iterator[Tensor]:  # noqa: ARG002
+        y, *skips = reversed(features.pyramid)
+        for lift, stage, skip in zip(self.net.transpconvs, self.net.stages, skips, strict=True):
+            y = stage(torch.cat((lift(y), skip), 1))
+            yield y
+
+    def forward(self, x: Tensor, features: Features) -> Tensor:
+        out: Tensor = self.net.seg_layers[0](finest(self.maps(x, features)))
         return out
 
 

@@ -8,6 +8,7 @@ are 0 in the input.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from monai.networks.nets.swin_unetr import SwinUNETR
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from medssl.core.config import Config as BaseConfig
 from medssl.core.errors import ConfigError
 from medssl.core.features import Features
-from medssl.encoders._base import Decoder, Encoder, MapEncoder, refuse_decoder
+from medssl.encoders._base import Decoder, Encoder, MapEncoder, finest, refuse_decoder
 
 VARIANTS = ("xs", "s", "b")
 
@@ -79,20 +80,21 @@ class SwinDecoder(Decoder):
         self.net = SwinUNETR(encoder.in_channels, out_channels, feature_size=encoder.features)
         self.net.swinViT = nn.Identity()  # its weights live in the encoder
 
+    def maps(self, x: Tensor, features: Features) -> Iterator[Tensor]:
+        net, levels = self.net, features.pyramid
+        y = net.encoder10(levels[4])
+        for up, enter, level in (
+            (net.decoder5, nn.Identity(), levels[3]),
+            (net.decoder4, net.encoder4, levels[2]),
+            (net.decoder3, net.encoder3, levels[1]),
+            (net.decoder2, net.encoder2, levels[0]),
+            (net.decoder1, net.encoder1, x),
+        ):
+            y = up(y, enter(level))
+            yield y
+
     def forward(self, x: Tensor, features: Features) -> Tensor:
-        net, maps = self.net, features.pyramid
-        skips = [
-            net.encoder1(x),
-            net.encoder2(maps[0]),
-            net.encoder3(maps[1]),
-            net.encoder4(maps[2]),
-            maps[3],
-        ]
-        y = net.encoder10(maps[4])
-        ups = (net.decoder1, net.decoder2, net.decoder3, net.decoder4, net.decoder5)
-        for up, skip in reversed(list(zip(ups, skips, strict=True))):
-            y = up(y, skip)
-        out: Tensor = net.out(y)
+        out: Tensor = self.net.out(finest(self.maps(x, features)))
         return out
 
 

@@ -8,6 +8,7 @@ that any input size works.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from monai.networks.blocks import UnetrBasicBlock, UnetrUpBlock
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
 from medssl.core.features import Features
-from medssl.encoders._base import Decoder, Encoder, refuse_decoder
+from medssl.encoders._adapter import add_adapters
+from medssl.encoders._base import Decoder, Encoder, finest, refuse_decoder
 from medssl.encoders._recompute import recomputed
 from medssl.encoders._tokens import (
     cached_positions,
@@ -47,6 +49,9 @@ class Config(BaseConfig):
     """Learnt tokens beside the patches, always visible, never returned."""
     drop_path: float = 0.0
     """Stochastic depth."""
+    adapter: int = Field(default=0, ge=0)
+    """Width of a bottleneck behind every block; the rest of the encoder then stays as it is, so
+    start from a run or from public weights. 0 = none, and all weights learn."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
 
@@ -55,6 +60,7 @@ class ViT3D(Encoder):
     """Plain pre-norm transformer on volume patches, without class token."""
 
     register_1RD: nn.Parameter | None
+    adapters: nn.ModuleList
 
     returns_tokens = True
 
@@ -81,6 +87,7 @@ class ViT3D(Encoder):
         # A patch embedding is a linear layer on the flattened patch.
         nn.init.xavier_uniform_(self.embed.weight.view(width, -1))
         nn.init.zeros_(self.embed.bias)  # type: ignore[arg-type]
+        add_adapters(self, depth, width, config.adapter)
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, fill_D: Tensor | None = None
@@ -99,8 +106,8 @@ class ViT3D(Encoder):
             extra = self.register_1RD.to(tokens.dtype).expand(len(x), -1, -1)
             tokens = torch.cat([extra, tokens], 1)
         levels = []
-        for block in self.blocks:
-            tokens = recomputed(block, tokens) if self.recompute else block(tokens)
+        for block, adapter in zip(self.blocks, self.adapters, strict=True):
+            tokens = adapter(recomputed(block, tokens) if self.recompute else block(tokens))
             levels.append(tokens)
         levels[-1] = self.norm(tokens)
         levels = [level[:, self.registers :] for level in levels]
@@ -139,16 +146,22 @@ class UNETRDecoder(Decoder):
         )
         self.out = nn.Conv3d(widths[0], out_channels, 1)
 
-    def forward(self, x: Tensor, features: Features) -> Tensor:
-        lifted = [
-            lift(features.pyramid[tap]) for lift, tap in zip(self.lifts, self.taps, strict=True)
-        ]
-        skips = [self.stem(x), *lifted]
+    def maps(self, x: Tensor, features: Features) -> Iterator[Tensor]:
         y = self.bottom(features.pyramid[-1])
-        for up, skip in reversed(list(zip(self.ups, skips, strict=True))):
-            y = up(y, skip)
-        out: Tensor = self.out(y)
+        for level, up in reversed(list(enumerate(self.ups))):
+            y = up(y, self._skip(level, x, features))
+            yield y
+
+    def forward(self, x: Tensor, features: Features) -> Tensor:
+        out: Tensor = self.out(finest(self.maps(x, features)))
         return out
+
+    def _skip(self, level: int, x: Tensor, features: Features) -> Tensor:
+        if level == 0:
+            skip: Tensor = self.stem(x)
+            return skip
+        lifted: Tensor = self.lifts[level - 1](features.pyramid[self.taps[level - 1]])
+        return lifted
 
 
 def upsampling_steps(token_size: tuple[int, ...]) -> list[Size]:

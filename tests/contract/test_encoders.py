@@ -168,6 +168,22 @@ def test_decoder_gives_every_voxel_its_classes(name):
 
 
 @pytest.mark.parametrize("name", SIZES)
+def test_maps_of_a_decoder_grow_and_the_first_cost_no_later_block(name):
+    encoder = build_encoder(name, {}, 1)
+    decoder = encoder.make_decoder(5)
+    x = picture(name)
+    maps = list(decoder.maps(x, encoder(x)))
+    sizes = [m[0, 0].numel() for m in maps]
+    assert sizes == sorted(sizes)
+    assert len(sizes) >= 3
+    first = next(decoder.maps(x, encoder(x))).square().mean()
+    used = torch.autograd.grad(first, list(decoder.parameters()), allow_unused=True)
+    maps[-1].square().mean().backward()
+    late = [p.grad for p, grad in zip(decoder.parameters(), used, strict=True) if grad is None]
+    assert sum(grad is not None for grad in late) > 0
+
+
+@pytest.mark.parametrize("name", SIZES)
 def test_every_weight_gets_a_gradient_from_some_use(name):
     encoder = build_encoder(name, {}, 1)
     x, size = picture(name), SIZES[name]

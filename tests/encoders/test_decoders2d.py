@@ -25,6 +25,18 @@ def test_every_weight_learns_from_the_picture(name, kind):
     assert [k for k, p in decoder.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.parametrize("kind", ["unet", "unetplusplus"])
+def test_the_finest_map_is_what_smp_gives_to_the_last_layer(kind):
+    encoder = build_encoder("timm/resnet18", {}, 1).eval()
+    decoder = encoder.make_decoder(3, kind).eval()
+    x = torch.randn(2, 1, 64, 96)
+    with torch.no_grad():
+        features = encoder(x)
+        maps = list(decoder.maps(x, features))
+        assert torch.equal(maps[-1], decoder.net(decoder.steps(x, features)))
+    assert [tuple(m.shape[2:]) for m in maps] == [(4 << k, 6 << k) for k in range(5)]
+
+
 @pytest.mark.parametrize(
     ("kind", "theirs"), [("unet", smp.Unet), ("unetplusplus", smp.UnetPlusPlus)]
 )
