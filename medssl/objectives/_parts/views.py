@@ -22,6 +22,13 @@ GENTLE = Intensity(
 )
 
 
+def over_the_defaults(cls: type[Config], value: Any, info: ValidationInfo) -> Any:
+    """One number given, as ``views.spatial.rotate_deg=5``, leaves the others as they are."""
+    if not isinstance(value, dict):
+        return value
+    return {**cls.model_fields[str(info.field_name)].default.model_dump(), **value}
+
+
 class ViewOptions(Config):
     """How strongly two views of one sample differ."""
 
@@ -36,13 +43,7 @@ class ViewOptions(Config):
     """Batch style standardisation (Scalbert et al. 2023): all samples of a step share the low
     frequencies of one of them, so that scanner and site cannot tell them apart."""
 
-    @field_validator("spatial", "intensity", mode="before")
-    @classmethod
-    def _over_the_defaults(cls, value: Any, info: ValidationInfo) -> Any:
-        """One number given, as ``views.spatial.rotate_deg=5``, leaves the others as they are."""
-        if not isinstance(value, dict):
-            return value
-        return {**cls.model_fields[str(info.field_name)].default.model_dump(), **value}
+    _partly = field_validator("spatial", "intensity", mode="before")(over_the_defaults)
 
 
 def pair_of_views(options: ViewOptions, setting: Setting, *, count: int = 2) -> ViewSpec:
