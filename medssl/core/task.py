@@ -63,6 +63,13 @@ class Task(Protocol):
     def prepare(self, pass_over_data: Passes) -> None:
         """Whole-data pass (clustering, stage changes)."""
 
+    def forget_records(self) -> None:
+        """The records are others from here on: forget what refers to their numbers.
+
+        Raises:
+            UsageError: this task cannot go on without that.
+        """
+
     def validate(self, batch: Batch) -> dict[str, float]:
         """Metrics of one validation batch."""
 

@@ -32,6 +32,9 @@ class TaskModule(nn.Module):
     def prepare(self, pass_over_data: Passes) -> None:
         """No whole-data pass needed."""
 
+    def forget_records(self) -> None:
+        """The records are others from here on; nothing kept refers to them."""
+
     def validate(self, batch: Batch) -> dict[str, float]:
         """Loss of one validation batch."""
         return {"loss": float(self.step(batch).loss)}

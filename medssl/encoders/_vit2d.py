@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medssl.core.features import Features
+from medssl.encoders._adapter import add_adapters
 from medssl.encoders._base import Decoder, Encoder
 from medssl.encoders._decoders2d import Maps, image_decoder
 from medssl.encoders._input import InputScale
@@ -27,7 +28,9 @@ class PlainViT(Encoder):
 
     returns_tokens = True
 
-    def __init__(self, net: Any, in_channels: int, *, recompute: bool) -> None:
+    adapters: nn.ModuleList
+
+    def __init__(self, net: Any, in_channels: int, *, recompute: bool, adapter: int = 0) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.recompute = recompute
@@ -39,6 +42,7 @@ class PlainViT(Encoder):
         self.mixed = getattr(net, "rope_mixed", False)
         depth = len(net.blocks)
         self.maps = Maps((self.width,) * depth, (max(self.token_size),) * depth)
+        add_adapters(self, depth, self.width, adapter)
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, fill_D: Tensor | None = None
@@ -69,7 +73,7 @@ class PlainViT(Encoder):
         for depth, block in enumerate(self.net.blocks):
             turn = {} if rope is None else {"rope": rope[depth] if self.mixed else rope}
             run = partial(recomputed, block) if self.recompute else block
-            tokens = run(tokens, **turn)
+            tokens = self.adapters[depth](run(tokens, **turn))
             levels.append(tokens)
         return levels
 

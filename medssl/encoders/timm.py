@@ -39,7 +39,7 @@ EXAMPLES = (
 _PLAIN = {"vision_transformer", "eva", "deit"}
 # Those that take any size although built for one.
 _SWIN = "swin_transformer"
-_PLAIN_ONLY = {"patch_size"}
+_PLAIN_ONLY = {"patch_size", "adapter"}
 _MAPS_ONLY = {"image_size", "token_size", "output_stride"}
 # Options that every network gets.
 _OURS = {"features_only", "in_chans", "num_classes", "dynamic_img_size", "strict_img_size"}
@@ -66,6 +66,9 @@ class Config(BaseConfig):
     """Pixels per side of one pixel of a CNN's deepest map (by dilation), for small pictures."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth."""
+    adapter: int = Field(default=0, ge=0)
+    """Width of a bottleneck behind every block of a plain transformer; the rest of the encoder then
+    stays as it is, so start from a run or from public weights. 0 = none, and all weights learn."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
 
@@ -117,7 +120,7 @@ def build(variant: str, config: Config, in_channels: int) -> Encoder:
     net = _create(variant, {**options, "in_chans": in_channels})
     if plain:
         encoder: PlainViT | PyramidEncoder = PlainViT(
-            net, in_channels, recompute=config.gradient_checkpointing
+            net, in_channels, recompute=config.gradient_checkpointing, adapter=config.adapter
         )
     else:
         encoder = _pyramid(net, config, in_channels)

@@ -34,6 +34,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
+from medssl.core.errors import UsageError
 from medssl.core.task import Batch, Passes, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import Setting, ViewSpec
@@ -174,6 +175,15 @@ class Objective(TaskModule):
     def discard_update(self) -> None:
         """Embeddings of a skipped update are not kept."""
         self._noted.clear()
+
+    def forget_records(self) -> None:
+        """Bank and labels are all about records: there is nothing to go on with.
+
+        Raises:
+            UsageError: always.
+        """
+        what = "deepcluster keeps an embedding and labels of each record"
+        raise UsageError(what, fix="give that run as --init: its weights alone")
 
     @torch.no_grad()
     def _remember(self, z_BVD: Tensor, record_B: Tensor) -> None:

@@ -117,6 +117,11 @@ class Objective(Pair):
         """Keys of a skipped update are not kept."""
         self._noted.clear()
 
+    def forget_records(self) -> None:
+        """Keys stay; none is of a record of the new data."""
+        if self.config.version == "v2":
+            self.queue.forget_records()
+
     def _against_queue(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         first, second = batch["views"]
         key_BD = unit(self.teacher(second["x"]))

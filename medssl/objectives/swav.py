@@ -166,3 +166,9 @@ class Objective(TaskModule):
     def discard_update(self) -> None:
         """Embeddings of a skipped update are not kept."""
         self._noted.clear()
+
+    def forget_records(self) -> None:
+        """Queues count once they are full of the new data's vectors."""
+        for queue in self.queues:
+            assert isinstance(queue, Queue)
+            queue.forget_records()

@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from medssl.core.config import Component
 from medssl.core.errors import UsageError
-from medssl.encoders._base import Decoder, Encoder
+from medssl.core.taskmodule import TaskModule
+from medssl.encoders._adapter import PREFIX
+from medssl.encoders._base import Decoder, Encoder, in_mm
 from medssl.encoders._input import adapt_input
-from medssl.encoders.card import load_card, part_of
+from medssl.encoders.card import Card, load_card, part_of
+from medssl.training.checkpoint import load_newest
+
+# Options that add weights to those of a run.
+_ADDING = {"adapter"}
+
+
+def encoder_of(
+    asked: Component | None, card: Card, spacing_mm: tuple[float, ...] | None
+) -> Component:
+    """The encoder of a run, for data of this spacing.
+
+    Raises:
+        UsageError: another one was asked for, or other options.
+    """
+    if asked and asked.name != card.encoder.name:
+        what = f"--encoder {asked.name}, but --init holds {card.encoder.name}"
+        raise UsageError(what, fix=f"--encoder {card.encoder.name}")
+    own = card.encoder.options
+    given = asked.options if asked else {}
+    added = {key: given[key] for key in _ADDING & given.keys() if not own.get(key)}
+    other = [
+        key for key in given if key not in added and (key not in own or own[key] != given[key])
+    ]
+    if other:
+        what = f"encoder options {other} are not those of --init"
+        raise UsageError(what, fix="leave them out: --init brings its own")
+    if spacing_mm:
+        own = {key: value for key, value in own.items() if key != "spacing_mm"}
+    return in_mm(Component(name=card.encoder.name, **{**own, **added}), spacing_mm)
 
 
 def load_init(encoder: Encoder, decoder: Decoder | None, run: Path) -> dict[str, int]:
     """Start from a run's weights: the encoder strictly, of a decoder all but the last layer.
+
+    Adapters that the run does not have keep their start, at which they change nothing.
 
     Raises:
         UsageError: if the encoders differ.
     """
     card, weights = load_card(run)
     adapted = adapt_input(part_of(weights, "encoder"), encoder)
+    own_adapters = {k: v for k, v in encoder.state_dict().items() if k.startswith(PREFIX)}
     try:
-        encoder.load_state_dict(adapted, strict=True)
+        encoder.load_state_dict({**own_adapters, **adapted}, strict=True)
     except RuntimeError:
         fix = f"encoder={card.encoder.name}"
         raise UsageError("--init holds another encoder", where=str(run), fix=fix) from None
@@ -33,3 +69,23 @@ def load_init(encoder: Encoder, decoder: Decoder | None, run: Path) -> dict[str,
     }
     decoder.load_state_dict(fitting, strict=False)
     return {"encoder_tensors": len(adapted), "decoder_tensors": len(fitting)}
+
+
+def load_objective(task: TaskModule, name: str, run: Path) -> int:
+    """Weights beside the encoder's, where the run has the same objective and they fit; how many.
+
+    They lie in checkpoints only: a model folder has none. Queues, banks and clocks start anew.
+    """
+    found = load_newest(run / "checkpoints")
+    if found is None or not found[0].get("recipe"):
+        return 0
+    if json.loads(found[0]["recipe"])["objective"]["name"] != name:
+        return 0
+    own = dict(task.named_parameters())
+    fitting = {
+        key: value
+        for key, value in found[0]["task"].items()
+        if key in own and own[key].shape == value.shape and not key.startswith("encoder.")
+    }
+    task.load_state_dict(fitting, strict=False)
+    return len(fitting)

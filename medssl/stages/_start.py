@@ -14,6 +14,7 @@ from medssl.core.seeding import seed_everything
 from medssl.encoders._base import Encoder, build_encoder, in_mm
 from medssl.encoders.card import Card, load_card
 from medssl.stages import _train
+from medssl.stages._init import encoder_of
 
 if TYPE_CHECKING:
     from medssl.stages.finetune import FinetuneConfig
@@ -62,19 +63,7 @@ def begin(config: FinetuneConfig, labelled: Labelled) -> Start:
 
 
 def _encoder_part(config: FinetuneConfig, card: Card | None, labelled: Labelled) -> Component:
-    asked = config.encoder
-    if card is None:
-        part = asked or Component(name=_ENCODERS.get(labelled.kind, _ENCODERS["volume"]))
-        return in_mm(part, config.spacing_mm)
-    if asked and asked.name != card.encoder.name:
-        what = f"--encoder {asked.name}, but --init holds {card.encoder.name}"
-        raise UsageError(what, fix=f"--encoder {card.encoder.name}")
-    own = card.encoder.options
-    given = asked.options if asked else {}
-    other = [key for key, value in given.items() if key not in own or own[key] != value]
-    if other:
-        what = f"encoder options {other} are not those of --init"
-        raise UsageError(what, fix="leave them out: --init brings its own")
-    if config.spacing_mm:
-        own = {key: value for key, value in own.items() if key != "spacing_mm"}
-    return in_mm(Component(name=card.encoder.name, **own), config.spacing_mm)
+    if card:
+        return encoder_of(config.encoder, card, config.spacing_mm)
+    part = config.encoder or Component(name=_ENCODERS.get(labelled.kind, _ENCODERS["volume"]))
+    return in_mm(part, config.spacing_mm)

@@ -31,13 +31,13 @@ from medssl.training.checkpoint import load_latest
 from medssl.training.data import StepSampler, loader
 from medssl.training.ema import Ema
 from medssl.training.loop import Loop, Monitor
-from medssl.training.optim import OptimConfig, build_optimizer
+from medssl.training.optim import OptimConfig, build_optimizer, phases_of
 from medssl.training.schedule import LoopConfig
 
 # Fields that may differ between a run and its continuation.
 _FREE_FIELDS = {
-    "data", "out", "store", "init", "workers", "devices", "accelerator", "strategy", "log_every",
-    "resume", "overwrite", "quiet", "health", "stop_on_collapse",
+    "data", "out", "store", "init", "continue_from", "workers", "devices", "accelerator",
+    "strategy", "log_every", "resume", "overwrite", "quiet", "health", "stop_on_collapse",
 }  # fmt: skip
 
 
@@ -104,6 +104,8 @@ def launch(config: TrainConfig) -> Fabric:
     if config.batch_size % share:
         what = f"batch_size {config.batch_size} is no multiple of accumulate x devices"
         raise ConfigError(what, fix=f"batch_size={share * -(-config.batch_size // share)}")
+    if config.schedule == "infinite":
+        phases_of(config, config.steps)  # refuses phases that do not fit
     precision = config.precision
     if precision == "auto":
         gpu = config.accelerator != "cpu" and torch.cuda.is_available()
@@ -125,7 +127,7 @@ def open_run(stage: str, config: TrainConfig, fabric: Fabric) -> Run:
         UsageError: if it is in use, or holds an input that ``--overwrite`` would delete.
     """
     if config.overwrite:
-        for name in ("data", "init"):
+        for name in ("data", "init", "continue_from"):
             path = getattr(config, name, None)
             if path and path.resolve().is_relative_to(config.out.resolve()):
                 what = f"--overwrite would delete --{name}"
@@ -166,6 +168,10 @@ class Training:
     identity: dict[str, Any]
     """What, beside the config, makes two runs the same: records, contract, crop."""
     passes: Passes = no_passes
+    recipe: str = ""
+    """What a later run needs to know to go on from this one's checkpoints."""
+    start: Callable[[Loop], None] | None = None
+    """Brings in the state that the first step finds; default: new weights."""
 
 
 def train(training: Training, monitors: Iterable[Monitor] = ()) -> TaskModule:
@@ -186,6 +192,8 @@ def train(training: Training, monitors: Iterable[Monitor] = ()) -> TaskModule:
         loop.restore(state)
         if fabric.is_global_zero:
             drop_later_metrics(run.out / "metrics.jsonl", loop.step)
+    elif training.start:
+        training.start(loop)
     workers = config.workers
     if workers is None:
         workers = min(8, usable_cpus() - 1) if fabric.device.type == "cuda" else 0
@@ -199,7 +207,7 @@ def train(training: Training, monitors: Iterable[Monitor] = ()) -> TaskModule:
         loop.fit(
             batches,
             checkpoints=checkpoints,
-            stamp={"config_hash": config_hash},
+            stamp={"config_hash": config_hash, "recipe": training.recipe},
             log=log,
             monitors=monitors,
             passes=training.passes,

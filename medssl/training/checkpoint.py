@@ -45,19 +45,28 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((p for p in folder.glob("step_*.pt") if _NAME.fullmatch(p.name)), reverse=True)
 
 
-def load_latest(folder: Path, config_hash: str) -> dict[str, Any] | None:
-    """The newest checkpoint whose content matches its name; ``None`` if there is none.
-
-    Raises:
-        UsageError: if it was written under another configuration.
-    """
+def load_newest(folder: Path) -> tuple[dict[str, Any], str] | None:
+    """The newest checkpoint whose content matches its name, and its hash; ``None`` without one."""
     for path in checkpoints(folder):
         match = _NAME.fullmatch(path.name)
         if match is None or file_digest(path)[:32] != match.group(2):
             continue
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if state["config_hash"] != config_hash:
-            fix = "resume with the options the run was started with, or start a new --out"
-            raise UsageError("the run was started with another configuration", fix=fix)
-        return state
+        return state, match.group(2)
     return None
+
+
+def load_latest(folder: Path, config_hash: str) -> dict[str, Any] | None:
+    """The state of :func:`load_newest`, to resume its run.
+
+    Raises:
+        UsageError: if it was written under another configuration.
+    """
+    found = load_newest(folder)
+    if found is None:
+        return None
+    state, _ = found
+    if state["config_hash"] != config_hash:
+        fix = "resume with the options the run was started with, or start a new --out"
+        raise UsageError("the run was started with another configuration", fix=fix)
+    return state

@@ -1,6 +1,7 @@
 """The infinite schedule: its phases, and that a step's rate depends on nothing but the step."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_no_jump_where_phases_meet(corner):
 def test_rises_to_the_peak_and_never_after():
     rates = [factor(n) for n in range(101)]
     assert rates[:11] == pytest.approx([n / 10 for n in range(11)])
-    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(rates[10:]))
 
 
 def test_values_of_each_phase():
@@ -41,9 +42,9 @@ def options(**more):
 
 
 def test_a_longer_run_repeats_the_shorter_one():
-    rates, progress = ([f(options(), step, 50) for step in range(50)] for f in (rate_at, progress_at))
-    assert [rate_at(options(), step, 5000) for step in range(50)] == rates
-    assert [progress_at(options(), step, 5000) for step in range(50)] == progress
+    for told in (rate_at, progress_at):
+        short, long = ([told(options(), step, steps) for step in range(50)] for steps in (50, 5000))
+        assert long == short
 
 
 def test_only_the_last_steps_are_annealed():

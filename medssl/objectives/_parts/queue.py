@@ -28,6 +28,10 @@ class Queue(nn.Module):
         """Whether every place holds a vector that was pushed."""
         return bool((self.record_K != _NOBODY).all())
 
+    def forget_records(self) -> None:
+        """The vectors stay; whose they were no longer means anything."""
+        self.record_K.fill_(_NOBODY)
+
     @torch.no_grad()
     def push(self, key_ND: Tensor, record_N: Tensor) -> None:
         """The oldest vectors give way to these, in order."""
