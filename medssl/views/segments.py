@@ -16,7 +16,7 @@ _SMALLEST = 0.25
 # Fewest voxels of an average supervoxel: crops with little tissue have fewer of them.
 _FEWEST = 32
 # Average sizes from here on are found on cells of two voxels per edge: eight times faster, as good.
-_COARSE = 256
+_COARSE = 512
 # Weight of distance against grey values in [0, 1].
 _COMPACTNESS = 0.3
 _ITERATIONS = 5
@@ -40,7 +40,7 @@ def supervoxels(
         return out
     average = max(voxels / count, _FEWEST)
     grid = _even_grid(out.shape, spacing_mm, 2.0 if average >= _COARSE else 1.0)
-    near = np.ix_(range(len(x_CDHW)), *_places(out.shape, grid))
+    near = np.ix_(np.arange(len(x_CDHW)), *_places(out.shape, grid))
     seen = _grey(x_CDHW, tissue_DHW)[near]
     found = _slic(seen, out.size / average)[np.ix_(*_places(grid, out.shape))] * tissue_DHW
     size_K = np.bincount(found.ravel())
