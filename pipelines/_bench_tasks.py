@@ -18,7 +18,8 @@ from medssl.core.task import Batch
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import Setting, ViewSpec
 from medssl.encoders._base import build_encoder
-from medssl.views.build import Source, build_views
+from medssl.views.build import build_views
+from medssl.views.source import Source
 
 # Voxels around the crop from which views are cut.
 _MARGIN = 8

@@ -49,7 +49,7 @@ def join(members: Iterable[Member]) -> dict[str, Split]:
     Patients who share an image (by a hash of its pixels or objects) are taken for one.
     """
     members = list(members)
-    leader = _leaders(members)
+    leader = leaders(members)
     splits: dict[str, Split] = {}
     for member in members:
         first = leader[member.patient]
@@ -69,8 +69,9 @@ def leaks(records: Iterable[Record]) -> set[str]:
     return {key for key, names in splits.items() if len(names) > 1}
 
 
-def _leaders(members: list[Member]) -> dict[str, str]:
+def leaders(members: Iterable[Member]) -> dict[str, str]:
     """Each patient -> one patient of those linked by equal images."""
+    members = list(members)
     leader = {member.patient: member.patient for member in members}
 
     def find(patient: str) -> str:

@@ -31,6 +31,11 @@ _CHUNK, _BLOCK = 64, 32
 _PICTURE_CHUNK, _PICTURE_BLOCK = 512, 128  # about as many bytes
 _OPEN_FILES = 64
 FOREGROUND_POINTS = 512
+# Of what is stored beside the voxels; a store of another format is not looked at.
+_FORMAT = 2
+# Share of the tissue that may lie outside its box at each end of an axis: single voxels of noise
+# or of a table do not move the ends of the body.
+_OUTSIDE = 0.005
 blosc2.set_nthreads(1)
 
 
@@ -46,6 +51,7 @@ class Entry:
         fill: (C,) smallest value, used outside the volume.
         labelled: whether it has a label map, which may hold background only.
         foreground: (P, 3) random labelled voxels (d, h, w), classes equally often.
+        tissue: (2, 3) first voxel of the box of :func:`tissue_box`, and the one after its last.
     """
 
     key: str
@@ -56,16 +62,17 @@ class Entry:
     fill: tuple[float, ...]
     labelled: bool
     foreground: npt.NDArray[np.int64]
+    tissue: npt.NDArray[np.int64]
     pixel_hash: str
     modality: str
 
 
 class Store:
-    """Volumes and pictures that follow one contract, below ``root/<contract digest>``."""
+    """Volumes and pictures that follow one contract, below ``root/<contract digest>-<format>``."""
 
     def __init__(self, root: Path, contract: Contract) -> None:
         self.root = root
-        self.folder = root / contract.digest
+        self.folder = root / f"{contract.digest}-{_FORMAT}"
         self.contract = contract
         self._open: OrderedDict[Path, Any] = OrderedDict()
 
@@ -104,6 +111,7 @@ class Store:
             "modality": prepared.modality,
             "labelled": labels_DHW is not None,
             "foreground": foreground.ravel().tolist(),
+            "tissue": tissue_box(prepared.array, prepared.air).ravel().tolist(),
             "pixel_hash": pixel_hash,
         }
         self._write(self._path(key), prepared.array, meta)
@@ -126,6 +134,7 @@ class Store:
             fill=tuple(meta["fill"]),
             labelled=meta["labelled"],
             foreground=np.array(meta["foreground"], dtype=np.int64).reshape(-1, 3),
+            tissue=np.array(meta["tissue"], dtype=np.int64).reshape(2, 3),
             pixel_hash=meta["pixel_hash"],
             modality=meta["modality"],
         )
@@ -208,6 +217,26 @@ def foreground_points(labels_DHW: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64
         places = np.argwhere(labels_DHW == value)
         points.append(places[rng.integers(len(places), size=FOREGROUND_POINTS // len(classes))])
     return np.concatenate(points) if points else np.zeros((0, 3), dtype=np.int64)
+
+
+def tissue_box(x_CDHW: npt.NDArray[Any], air: tuple[float, ...]) -> npt.NDArray[np.int64]:
+    """Box of the voxels above air in any channel, (2, 3): first voxel, and the one after the last.
+
+    Along each axis, half a percent of them may lie before it and half a percent behind. A record
+    without tissue is a box of its own.
+    """
+    tissue_DHW = np.zeros(x_CDHW.shape[1:], dtype=bool)
+    for x_DHW, level in zip(x_CDHW, air, strict=True):
+        tissue_DHW |= x_DHW > np.float32(level)
+    box = np.array([[0, 0, 0], tissue_DHW.shape], dtype=np.int64)
+    if not tissue_DHW.any():
+        return box
+    for axis in range(3):
+        counts = tissue_DHW.sum(tuple(k for k in range(3) if k != axis), dtype=np.int64)
+        most = _OUTSIDE * counts.sum()
+        box[0, axis] = np.searchsorted(counts.cumsum(), most, side="right")
+        box[1, axis] -= np.searchsorted(counts[::-1].cumsum(), most, side="right")
+    return box
 
 
 def _sync(path: Path) -> None:

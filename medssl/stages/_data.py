@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from torch.utils.data import Dataset, default_collate
 
-from medssl.archive.store import Entry, Store
 from medssl.core.errors import BudgetExceededError, ConfigError, ReadError
 from medssl.core.geometry import cut_axis
 from medssl.core.seeding import generator
 from medssl.core.viewspec import ViewSpec
 from medssl.encoders._base import Encoder
+from medssl.stages._sources import StoredRecords
 from medssl.training.data import record_at
-from medssl.views.build import Source, build_views
+from medssl.views.pairs import Matcher
+from medssl.views.sample import build_sample
 
 # Largest automatic crop edge of a volume and of a picture.
 MAX_AUTO_CROP, MAX_AUTO_CROP_PX = 96, 224
@@ -27,81 +27,59 @@ _REPLACEMENTS = 5
 
 
 class ViewDataset(Dataset[dict[str, Any]]):
-    """Views by global position; a damaged volume is replaced by the next one and counted.
+    """Samples by global position; a damaged volume is replaced by the next one and counted.
 
-    ``targets`` are the classes of the entries, where whole records have one.
+    ``targets`` are the classes of the records, where whole ones have one. ``matcher`` finds the
+    landmarks of partners of other patients.
     """
 
     def __init__(
         self,
-        store: Store,
-        entries: Sequence[Entry],
+        records: StoredRecords,
         spec: ViewSpec,
         seed: int,
+        *,
         targets: Sequence[int] | None = None,
+        matcher: Matcher | None = None,
     ) -> None:
-        self.store, self.entries, self.spec, self.seed = store, list(entries), spec, seed
-        self.targets = targets
+        self.records, self.spec, self.seed = records, spec, seed
+        self.targets, self.matcher = targets, matcher
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        place = record_at(self.seed, position, len(self.entries))
-        return self._sample(place, generator(self.seed, "view", position))
+        place = record_at(self.seed, position, len(self.records))
+        return self.sample(place, generator(self.seed, "view", position))
 
     def whole_pass(self, batch_size: int) -> Iterator[dict[str, Any]]:
         """Batches with every record once, in order; the same at whatever step, on every rank.
 
         A damaged record is replaced by the next readable one.
         """
-        for first in range(0, len(self.entries), batch_size):
-            numbers = range(first, min(first + batch_size, len(self.entries)))
+        for first in range(0, len(self.records), batch_size):
+            numbers = range(first, min(first + batch_size, len(self.records)))
             yield default_collate([self.in_pass(number) for number in numbers])
 
     def in_pass(self, number: int) -> dict[str, Any]:
         """A record as :meth:`whole_pass` gives it."""
-        return self._sample(number, generator(self.seed, "pass", number))
+        return self.sample(number, generator(self.seed, "pass", number))
 
-    def window_hu(self, entry: Entry) -> tuple[float, float] | None:
-        """HU that were stored as 0 and 1; ``None`` = the values are no HU."""
-        rule = self.store.contract.rule(entry.modality)
-        return (rule.low, rule.high) if rule.kind == "window" else None
+    def sample(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
+        """The sample of a record, or of the next readable one.
 
-    def _sample(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
+        Raises:
+            BudgetExceededError: several in a row are damaged, or their partners are.
+        """
         state = rng.bit_generator.state
         for attempt in range(_REPLACEMENTS):
             rng.bit_generator.state = state
-            record = (number + attempt) % len(self.entries)
+            record = (number + attempt) % len(self.records)
             try:
-                views = self._views(self.entries[record], rng)
+                sample = build_sample(self.spec, rng, self.records, record, self.matcher)
             except ReadError:
                 continue
             target = {} if self.targets is None else {"target": self.targets[record]}
-            return {"views": views, "record": record, "replaced": float(attempt > 0), **target}
+            return {**sample, "replaced": float(attempt > 0), **target}
         what = f"{_REPLACEMENTS} records in a row could not be read from the store"
         raise BudgetExceededError(what, fix="delete the store folder; it will be rebuilt")
-
-    def _views(self, entry: Entry, rng: np.random.Generator) -> list[dict[str, Any]]:
-        source = Source(
-            read=partial(self.store.read, entry.key),
-            shape_DHW=entry.shape[1:],
-            spacing_mm=_spacing(entry),
-            air=entry.air,
-            fill=entry.fill,
-            modality=entry.modality,
-            window_hu=self.window_hu(entry),
-            read_labels=partial(self._labels, entry.key) if entry.labelled else None,
-            foreground=entry.foreground,
-        )
-        return build_views(self.spec, rng, source)
-
-    def _labels(self, key: str, start: tuple[int, ...], stop: tuple[int, ...]) -> Any:
-        return self.store.read_labels(key, start, stop)[None]
-
-
-def _spacing(entry: Entry) -> tuple[float, ...]:
-    """Of three axes; pixels of unknown size are taken as square, so lengths are in pixels."""
-    if entry.spacing_mm is None:
-        return 1.0, 1.0, 1.0
-    return entry.spacing_mm if len(entry.spacing_mm) == 3 else (1.0, *entry.spacing_mm)
 
 
 class Shaped(Protocol):

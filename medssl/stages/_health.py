@@ -6,13 +6,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
-import torch
 from lightning.fabric import Fabric
 from rich.console import Console
 from torch import nn
+from torch.utils.data import default_collate
 
 from medssl.core.errors import MedsslError
 from medssl.core.runlog import Run
@@ -115,7 +114,7 @@ def _probe(training: Training, setting: Setting) -> Probe:
     count = samples_of_probe(config, setting.crop, task.encoder.in_channels, world())
     chunk = config.batch_size // config.accumulate // world()
     # Records come twice where there are fewer than samples; their crops differ.
-    order = generator(config.seed, "probe").permutation(len(dataset.entries))
+    order = generator(config.seed, "probe").permutation(len(dataset.records))
     numbers = [int(order[i % len(order)]) for i in range(max(count, chunk * world()))]
     spec = pair_of_views(ViewOptions(), setting, count=VIEWS)
     pairs = _part(dataset, spec, numbers, count // world())
@@ -125,8 +124,8 @@ def _probe(training: Training, setting: Setting) -> Probe:
 
 def _part(dataset: ViewDataset, spec: Any, numbers: list[int], share: int) -> dict[str, Any]:
     """This rank's ``share`` of the records called ``numbers``, as one batch."""
-    entries = [dataset.entries[number] for number in numbers]
-    chosen = ViewDataset(dataset.store, entries, spec, dataset.seed)
-    batch = next(islice(chosen.whole_pass(share), rank(), None))
-    mine = numbers[rank() * share : (rank() + 1) * share]
-    return {**batch, "record": torch.tensor(mine)}
+    chosen = ViewDataset(dataset.records, spec, dataset.seed, matcher=dataset.matcher)
+    mine = range(rank() * share, (rank() + 1) * share)
+    # By place, not by record: records that come twice show two crops.
+    rngs = {place: generator(dataset.seed, "pass", place) for place in mine}
+    return dict(default_collate([chosen.sample(numbers[n], rng) for n, rng in rngs.items()]))

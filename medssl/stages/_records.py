@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from medssl.archive._digest import LOSSY, pixel_hash
 from medssl.archive._pool import map_items, usable_cpus
 from medssl.archive.catalog import Catalog
+from medssl.archive.split import Member, leaders
 from medssl.archive.store import STORE_CHUNK, Entry, Store
 from medssl.core.errors import (
     BudgetExceededError,
@@ -22,6 +23,7 @@ from medssl.core.errors import (
 )
 from medssl.core.preprocess import prepare
 from medssl.core.sample import Record
+from medssl.stages._sources import StoredRecords
 
 if TYPE_CHECKING:
     from medssl.stages._train import TrainConfig
@@ -148,11 +150,26 @@ def store_key(store: Store, record: Record) -> str:
     return store.key(record.record_id, record.fingerprint, record.modality)
 
 
-def stored(records: list[Record], store: Store) -> list[Entry]:
-    """Entries of the records in the store, each picture once, in an order free of the salt."""
-    keys = [store_key(store, record) for record in records]
-    entries = {e.pixel_hash: e for e in (store.entry(key) for key in keys if key in store)}
-    return [entries[name] for name in sorted(entries)]
+def stored(records: list[Record], store: Store) -> StoredRecords:
+    """Records that are in the store, each picture once, and the number of their patient.
+
+    The order, and with it the numbers, is free of the salt. Patients who share a picture are
+    taken for one, as the split does.
+    """
+    entries: dict[str, Entry] = {}
+    members = []
+    for record in records:
+        key = store_key(store, record)
+        if key in store:
+            entry = store.entry(key)
+            entries[entry.pixel_hash] = entry
+            members.append(Member(record.patient_id, (entry.pixel_hash,), record.split))
+    leader = leaders(members)
+    owner = {member.hashes[0]: leader[member.patient] for member in members}
+    numbers: dict[str, int] = {}
+    names = sorted(entries)
+    patients = [numbers.setdefault(owner[name], len(numbers)) for name in names]
+    return StoredRecords(store, [entries[name] for name in names], patients)
 
 
 def digest(entries: list[Entry]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from medssl.archive.store import Entry, Store
 from medssl.core.seeding import generator
 from medssl.core.viewspec import Share, ViewSpec
 from medssl.stages._data import ViewDataset
+from medssl.stages._sources import StoredRecords
+from medssl.views.pairs import Matcher
 from medssl.views.style import restyle
 
 # Share of the spectrum, and the view whose style is taken, by view index.
@@ -21,13 +22,19 @@ class StyledDataset(ViewDataset):
     """Views that share the low frequencies of one sample of their step, per view index.
 
     The reference is a function of (seed, step, view index), and every process makes it for
-    itself: ranks, workers and resumed runs see the same style.
+    itself: ranks, workers and resumed runs see the same style. Views of partners have indices, and
+    styles, of their own.
     """
 
     def __init__(
-        self, store: Store, entries: Sequence[Entry], spec: ViewSpec, seed: int, batch_size: int
+        self,
+        records: StoredRecords,
+        spec: ViewSpec,
+        seed: int,
+        batch_size: int,
+        matcher: Matcher | None = None,
     ) -> None:
-        super().__init__(store, entries, spec, seed)
+        super().__init__(records, spec, seed, matcher=matcher)
         assert spec.style is not None
         self.style: Share = spec.style
         self.batch_size = batch_size
@@ -44,7 +51,7 @@ class StyledDataset(ViewDataset):
         if self._known is None or self._known[0] != step:
             self._known = step, self._styles(step)
         # The mean of a CT is its HU level: it means something and stays.
-        copy_mean = self.window_hu(self.entries[sample["record"]]) is None
+        copy_mean = self.records.window_hu(self.records.entries[sample["record"]]) is None
         views = [
             restyle(view, reference, share, copy_mean=copy_mean)
             for view, (share, reference) in zip(sample["views"], self._known[1], strict=True)
@@ -54,13 +61,15 @@ class StyledDataset(ViewDataset):
     def _styles(self, step: int) -> _Styles:
         samples: dict[int, dict[str, Any]] = {}
         styles: _Styles = []
-        for index in range(sum(view.count for view in self.spec.views)):
-            rng = generator(self.seed, "style", "pass" if step == _PASS else step, index)
+        views = 1  # known with the first sample
+        while len(styles) < views:
+            rng = generator(self.seed, "style", "pass" if step == _PASS else step, len(styles))
             share = float(rng.uniform(*self.style))
-            place = int(rng.integers(len(self.entries) if step == _PASS else self.batch_size))
+            place = int(rng.integers(len(self.records) if step == _PASS else self.batch_size))
             if place not in samples:
                 samples[place] = self._unstyled(step, place)
-            styles.append((share, samples[place]["views"][index]))
+            views = len(samples[place]["views"])
+            styles.append((share, samples[place]["views"][len(styles)]))
         return styles
 
     def _unstyled(self, step: int, place: int) -> dict[str, Any]:
@@ -70,9 +79,9 @@ class StyledDataset(ViewDataset):
 
 
 def views_of(
-    store: Store, entries: Sequence[Entry], spec: ViewSpec, seed: int, batch_size: int
+    records: StoredRecords, spec: ViewSpec, seed: int, batch_size: int, matcher: Matcher | None
 ) -> ViewDataset:
     """The data set of a spec, styled where it asks for that."""
     if spec.style is None:
-        return ViewDataset(store, entries, spec, seed)
-    return StyledDataset(store, entries, spec, seed, batch_size)
+        return ViewDataset(records, spec, seed, matcher=matcher)
+    return StyledDataset(records, spec, seed, batch_size, matcher)

@@ -20,6 +20,7 @@ from medssl.stages._init import load_init
 from medssl.stages._kinds import Kind, Stored
 from medssl.stages._labelled_store import case_key, fill_store
 from medssl.stages._segment import Segmentation
+from medssl.stages._sources import StoredRecords
 from medssl.stages._start import Start, begin
 
 _KINDS: dict[str, type[Kind]] = {"segmentation": Segmentation, "classification": Classification}
@@ -84,8 +85,8 @@ def run(config: FinetuneConfig) -> Run:
             "encoder": _train.with_defaults(card.encoder, ENCODERS),
         }
         _train.save_config(config, run, identity, {"loaded_from_init": loaded, "options": options})
-    entries = [one.entry for one in train]
-    dataset = ViewDataset(store, entries, task.views(), config.seed, targets)
+    records = StoredRecords(store, [one.entry for one in train])
+    dataset = ViewDataset(records, task.views(), config.seed, targets=targets)
     training = _train.Training(config, fabric, run, task, dataset, identity)
     judge = kind.judge(store, val, _train.encoder_card(training, card), run.out) if val else None
     monitors = [judge.monitor] if judge and fabric.is_global_zero else []

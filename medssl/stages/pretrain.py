@@ -25,10 +25,12 @@ from medssl.encoders.card import Card, assert_reloads, save_model
 from medssl.stages import _train, index
 from medssl.stages._data import auto_crop
 from medssl.stages._health import watch
+from medssl.stages._matcher import matcher_of
 from medssl.stages._records import digest, fill_store, select, stored
 from medssl.stages._style import views_of
 from medssl.training.meter import peak_memory_mb
 from medssl.views.guard import check_views
+from medssl.views.pairs import check_partners
 
 
 class PretrainConfig(_train.TrainConfig):
@@ -74,13 +76,15 @@ def run(config: PretrainConfig) -> Run:
     fabric.barrier()
     # Pixel hashes are known now: a picture of a held-out patient may have left the split.
     records = usable(run)
-    entries = stored(records, store)
+    kept_records = stored(records, store)
+    entries = list(kept_records.entries)
     if not entries:
         raise NothingUsableError("no record is left to learn from", fix="see quarantine.jsonl")
 
     task, card = _task_and_card(config, encoder, records, entries)
     spec = task.views()
     check_views(spec, {entry.modality for entry in entries}, config.channels)
+    check_partners(spec, kept_records)
     identity = {
         "records_digest": digest(entries),
         "contract": store.contract.digest,
@@ -90,7 +94,8 @@ def run(config: PretrainConfig) -> Run:
         _train.save_config(config, run, identity, _derived(config, entries))
     tensors = {f"encoder.{key}": value for key, value in task.encoder.state_dict().items()}
     assert_reloads(card, tensors)  # before step 1; ``model`` is written once it is trained
-    dataset = views_of(store, entries, spec, config.seed, config.batch_size)
+    matcher = matcher_of(spec, kept_records)
+    dataset = views_of(kept_records, spec, config.seed, config.batch_size, matcher)
     passes = partial(dataset.whole_pass, config.batch_size)
     training = _train.Training(config, fabric, run, task, dataset, identity, passes)
     monitors = []

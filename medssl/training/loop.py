@@ -110,6 +110,8 @@ class Loop:
             logged = {"loss": output.loss, **output.log}
             if "replaced" in batch:  # share of samples that stand in for unreadable ones
                 logged["replaced"] = batch["replaced"].float().mean()
+            if "partner" in batch:  # share of samples without a good enough partner
+                logged["pairs_dropped"] = 1 - batch["partner"]["kept"].float().mean()
             for key, value in logged.items():
                 total[key] = total.get(key, 0.0) + value.detach() / self.config.accumulate
         self.bare.before_update(self._progress(self.step))

@@ -11,124 +11,101 @@ import numpy.typing as npt
 
 from medssl.core.geometry import cut_axis
 from medssl.core.masks import draw_mask, jepa_blocks
-from medssl.core.sample import UNKNOWN
 from medssl.core.viewspec import View, ViewSpec
-from medssl.views.guard import levels_of, may_mirror
-from medssl.views.intensity import Crop, apply_intensity, draw_intensity
-from medssl.views.planes import across, place_in_record
-from medssl.views.spatial import (
-    CropDraw,
-    Read,
-    Region,
-    Vector,
-    apply_crop,
-    draw_crop,
-    farthest,
-    narrowed,
-    put,
+from medssl.views.crops import (
+    Where,
+    centred,
+    fullest,
+    in_part,
+    labelled,
+    near,
+    tissue_of,
 )
-
-# Draws until a crop with enough tissue is found; the fullest is taken then.
-_TRIES = 4
+from medssl.views.guard import levels_of
+from medssl.views.intensity import Crop, apply_intensity, draw_intensity
+from medssl.views.planes import across, axes_of, in_record
+from medssl.views.source import Source
+from medssl.views.spatial import CropDraw, Vector, apply_crop
+from medssl.views.stack import stack_views
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """A stored record that views are cut from.
+class Landmark:
+    """What the first view is centred on.
 
     Attributes:
-        read: voxels (C, d, h, w) of a box; a picture has d = 1.
-        air, fill: per channel, level below which a voxel is air, and value outside the record.
-        modality: of the record; changes that make no sense for it are not applied.
-        window_hu: HU that were stored as 0 and 1; ``None`` = the values are no HU.
-        read_labels: labels (1, d, h, w) of a box.
-        foreground: (P, 3) labelled voxels.
+        voxel: (d, h, w) of the record.
+        axis: that is cut, where views are slices: partners are cut alike.
     """
 
-    read: Read
-    shape_DHW: tuple[int, ...]
-    spacing_mm: tuple[float, ...]
-    air: tuple[float, ...]
-    fill: tuple[float, ...]
-    modality: str = UNKNOWN
-    window_hu: tuple[float, float] | None = None
-    read_labels: Read | None = None
-    foreground: npt.NDArray[np.int64] | None = None
+    voxel: Vector
+    axis: int
 
 
-def build_views(spec: ViewSpec, rng: np.random.Generator, source: Source) -> list[dict[str, Any]]:
-    """All views of a sample, in the order of the spec; see :mod:`medssl.core.viewspec`.
+def build_views(
+    spec: ViewSpec, rng: np.random.Generator, source: Source, landmark: Landmark | None = None
+) -> list[dict[str, Any]]:
+    """All views of one record, in the order of the spec; see :mod:`medssl.core.viewspec`.
 
-    Views with two axes are slices of a volume, across the axis of ``spec.plane``.
+    Views with two axes are slices of a volume, across the axis of ``spec.plane``. The first view
+    is centred on the ``landmark``, if there is one.
     """
-    flat = len(spec.views[0].crop) == 2
-    axis = cut_axis(spec.plane, source.shape_DHW, source.spacing_mm) if flat else 0
-    views = _views(spec, rng, across(source, axis))
+    axis = axis_of(spec, source) if landmark is None else landmark.axis
+    cut = across(source, axis)
+    if landmark is not None:
+        views = _views(spec, rng, cut, centred(landmark.voxel[axes_of(axis)]))
+    elif spec.stack:
+        views = stack_views(spec, rng, cut)
+    elif spec.partitions:
+        views = _parts(spec, rng, cut)
+    else:
+        views = _views(spec, rng, cut, labelled(spec.foreground, rng, cut))
     for view in views:
-        view["place"] = place_in_record(view["place"], axis)
+        view["place"] = in_record(view["place"], axis)
+        view["position"] = in_record(view["position"], axis)
     return views
 
 
-def _views(spec: ViewSpec, rng: np.random.Generator, source: Source) -> list[dict[str, Any]]:
+def axis_of(spec: ViewSpec, source: Source) -> int:
+    """Axis of a record that comes first in its views: the cut of slices, else feet to head."""
+    flat = len(spec.views[0].crop) == 2
+    return cut_axis(spec.plane, source.shape_DHW, source.spacing_mm) if flat else 0
+
+
+def _parts(spec: ViewSpec, rng: np.random.Generator, source: Source) -> list[dict[str, Any]]:
+    """All views, once per part of the body."""
     out: list[dict[str, Any]] = []
-    first: CropDraw | None = None
-    for view in (kind for kind in spec.views for _ in range(kind.count)):
-        draw, x = _fullest(spec, view, rng, source, first)
-        first = first or draw
-        out.append(_finish(view, rng, source, draw, x))
+    for part in range(spec.partitions):
+        views = _views(spec, rng, source, in_part(source.body, part, spec.partitions))
+        out += [{**view, "part": part} for view in views]
     return out
 
 
-def _fullest(
-    spec: ViewSpec, view: View, rng: np.random.Generator, source: Source, first: CropDraw | None
-) -> tuple[CropDraw, Crop]:
-    """A crop with enough tissue, or the fullest of a few, near the first view if there is one."""
-    point = _labelled_point(spec, rng, source) if first is None else None
-    best: tuple[float, CropDraw, Crop] | None = None
-    for _ in range(_TRIES):
-        draw = draw_crop(
-            rng, _size(view.crop), view.spatial, source.spacing_mm,
-            flip=may_mirror(view.spatial.flip, source.modality),
-        )  # fmt: skip
-        draw = draw if first is None else narrowed(first, draw, spec.overlap)
-        draw = put(rng, draw, source.shape_DHW, _region(spec, draw, first, point))
-        x = np.asarray(apply_crop(source.read, draw, source.shape_DHW, np.array(source.fill)))
-        share = float(_tissue(source, x).mean())
-        if best is None or share > best[0]:
-            best = share, draw, x
-        if share >= spec.min_tissue:
-            break
-    assert best is not None
-    return best[1:]
-
-
-def _region(
-    spec: ViewSpec, draw: CropDraw, first: CropDraw | None, point: Vector | None
-) -> Region | None:
-    """Where the centre may lie: the first view shows enough of the crop, or it holds the point."""
-    if first is not None:
-        reach = farthest(first, draw, spec.overlap)
-        return Region(first.centre - reach, first.centre + reach)
-    if point is None:
-        return None
-    reach = np.maximum(draw.inner - 1, 0) / 2
-    return Region(point - reach, point + reach)
-
-
-def _labelled_point(spec: ViewSpec, rng: np.random.Generator, source: Source) -> Vector | None:
-    wanted, points = rng.random() < spec.foreground, source.foreground
-    if not wanted or points is None or not len(points):
-        return None
-    return np.asarray(points[rng.integers(len(points))], dtype=float)
+def _views(
+    spec: ViewSpec, rng: np.random.Generator, source: Source, where: Where
+) -> list[dict[str, Any]]:
+    """Each view once; ``where`` says where the first one lies, and the others lie near it."""
+    out: list[dict[str, Any]] = []
+    shown: tuple[CropDraw, Crop] | None = None
+    for view in (kind for kind in spec.views for _ in range(kind.count)):
+        if shown is None or not view.twin:
+            shown = fullest(view, rng, source, where, spec.min_tissue)
+        where = where if out else near(shown[0], spec.overlap)
+        out.append(_finish(view, rng, source, *shown))
+    return out
 
 
 def _finish(
     view: View, rng: np.random.Generator, source: Source, draw: CropDraw, x: Crop
 ) -> dict[str, Any]:
     flat = len(view.crop) == 2
-    out: dict[str, Any] = {"tissue": _squeeze(_tissue(source, x), flat), "place": draw.place}
+    out: dict[str, Any] = {
+        "tissue": _squeeze(tissue_of(source, x), flat),
+        "place": draw.place,
+        "position": source.position(draw.centre).astype(np.float32),
+    }
     out.update(_hidden(rng, view))
     if source.read_labels is not None:
         labels = apply_crop(source.read_labels, draw, source.shape_DHW, np.zeros(1), nearest=True)
@@ -154,15 +131,6 @@ def _hidden(rng: np.random.Generator, view: View) -> dict[str, Any]:
 
 def _grid(crop: tuple[int, ...], token_size: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(c // t for c, t in zip(crop, token_size, strict=True))
-
-
-def _size(crop: tuple[int, ...]) -> tuple[int, int, int]:
-    d, h, w = crop if len(crop) == 3 else (1, *crop)
-    return d, h, w
-
-
-def _tissue(source: Source, x: Crop) -> npt.NDArray[np.bool_]:
-    return np.asarray(x > np.array(source.air)[:, None, None, None])
 
 
 def _squeeze(x: Array, flat: bool) -> Array:

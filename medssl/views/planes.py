@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from medssl.views.build import Source
+    from medssl.views.source import Source
     from medssl.views.spatial import Read
 
 
@@ -18,7 +18,7 @@ def across(source: Source, axis: int) -> Source:
     if axis == 0:
         return source
     order = axes_of(axis)
-    foreground, read_labels = source.foreground, source.read_labels
+    foreground, read_labels, tissue = source.foreground, source.read_labels, source.tissue
     return replace(
         source,
         read=_moved(source.read, axis),
@@ -26,12 +26,13 @@ def across(source: Source, axis: int) -> Source:
         spacing_mm=tuple(source.spacing_mm[k] for k in order),
         read_labels=None if read_labels is None else _moved(read_labels, axis),
         foreground=None if foreground is None else foreground[:, order],
+        tissue=None if tissue is None else tissue[:, order],
     )
 
 
-def place_in_record(place: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
-    """A ``place`` in the source of :func:`across`, in voxels of the record itself."""
-    return place[np.argsort(axes_of(axis))]
+def in_record(rows: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
+    """What has one row per axis of the source of :func:`across`, in the record's own order."""
+    return rows[np.argsort(axes_of(axis))]
 
 
 def axes_of(axis: int) -> list[int]:

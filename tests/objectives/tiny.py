@@ -14,12 +14,15 @@ import torch
 from pydantic import BaseModel
 from torch.utils.data import default_collate
 
+from medssl.archive.store import tissue_box
 from medssl.core.config import validate
 from medssl.core.registry import OBJECTIVES
 from medssl.core.seeding import generator, seed_everything
 from medssl.core.viewspec import Setting
 from medssl.encoders._base import build_encoder
-from medssl.views.build import Source, build_views
+from medssl.views.matching import BodyMatcher
+from medssl.views.sample import build_sample
+from medssl.views.source import Source
 
 # Name -> crop and options. Two of each kind: with and without tokens.
 ENCODERS = {
@@ -95,9 +98,23 @@ def batch_of(task, samples=4, *, first=0, purpose="view", spec=None):
 
 def sample_of(spec, number, rng):
     """One sample of a record, as :mod:`medssl.core.viewspec` lays it out."""
-    record = number % RECORDS
-    views = build_views(spec, rng, source(record, len(spec.views[0].crop)))
-    return {"views": views, "record": record, "replaced": 0.0}
+    flat = len(spec.views[0].crop) == 2
+    slices = spec.partitions or spec.stack or (spec.partner and spec.partner.kind == "neighbour")
+    phantoms = Phantoms(2 if flat and not slices else 3)
+    matcher = BodyMatcher(spec, phantoms)
+    return {**build_sample(spec, rng, phantoms, number % RECORDS, matcher), "replaced": 0.0}
+
+
+class Phantoms:
+    """Records as the views see them: pictures or volumes, two of each patient."""
+
+    def __init__(self, axes):
+        self.axes = axes
+        self.patients = np.arange(RECORDS) // 2
+        self.pictures = np.full(RECORDS, axes == 2)
+
+    def source(self, record):
+        return source(record, self.axes)
 
 
 @cache
@@ -111,7 +128,7 @@ def source(record, axes):
 
     return Source(
         read=read, shape_DHW=SHAPES[axes], spacing_mm=(1.0, 1.0, 1.0), air=(-1.5,), fill=(-2.0,),
-        modality="MR",
+        modality="MR", tissue=tissue_box(volume, (-1.5,)),
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """From the store to views: what happens to a damaged volume."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from medssl.core.geometry import Geometry
 from medssl.core.preprocess import Contract, prepare
 from medssl.core.viewspec import MaskSpec, View, ViewSpec
 from medssl.stages._data import ViewDataset
+from medssl.stages._sources import StoredRecords
 from medssl.training.data import StepSampler, loader
 from tests.training_archive import volume
 
@@ -27,7 +30,8 @@ def store(tmp_path):
 
 
 def dataset(store):
-    return ViewDataset(store, [store.entry(f"v{seed}") for seed in range(3)], SPEC, seed=0)
+    records = StoredRecords(store, [store.entry(f"v{seed}") for seed in range(3)])
+    return ViewDataset(records, SPEC, seed=0)
 
 
 def spoil(store, *keys):
@@ -41,7 +45,7 @@ def spoil(store, *keys):
 def test_damaged_volume_is_replaced_and_counted(store):
     views = dataset(store)
     whole = [views[position] for position in range(3)]
-    views.store = spoil(store, "v1")
+    views.records = replace(views.records, store=spoil(store, "v1"))
     again = [views[position] for position in range(3)]
     assert [view["replaced"] for view in whole] == [0.0, 0.0, 0.0]
     assert sorted(view["replaced"] for view in again) == [0.0, 0.0, 1.0]
@@ -51,7 +55,7 @@ def test_damaged_volume_is_replaced_and_counted(store):
 
 def test_nothing_readable_stops_the_run(store):
     views = dataset(store)
-    views.store = spoil(store, "v0", "v1", "v2")
+    views.records = replace(views.records, store=spoil(store, "v0", "v1", "v2"))
     with pytest.raises(BudgetExceededError):
         views[0]
 

@@ -10,6 +10,7 @@ from medssl.core.geometry import Geometry
 from medssl.core.preprocess import Contract, prepare
 from medssl.core.viewspec import View, ViewSpec
 from medssl.stages import pretrain
+from medssl.stages._sources import StoredRecords
 from medssl.stages._style import StyledDataset, views_of
 from medssl.stages.pretrain import PretrainConfig
 from medssl.training.data import StepSampler, loader
@@ -33,7 +34,8 @@ def store(tmp_path):
 
 
 def dataset(store, spec=SPEC):
-    return views_of(store, [store.entry(f"v{seed}") for seed in range(3)], spec, 0, BATCH)
+    records = StoredRecords(store, [store.entry(f"v{seed}") for seed in range(3)])
+    return views_of(records, spec, 0, BATCH, None)
 
 
 def plain(store):
@@ -101,7 +103,7 @@ def test_only_a_spec_with_a_style_is_styled(store):
 
 def test_hu_keep_their_mean(store):
     styled, bare = dataset(store), plain(store)
-    assert styled.window_hu(styled.entries[0]) == (-1024.0, 1024.0)
+    assert styled.records.window_hu(styled.records.entries[0]) == (-1024.0, 1024.0)
     for i in range(BATCH):
         kept, was = (data[i]["views"][0]["x"].mean() for data in (styled, bare))
         assert kept == pytest.approx(was, abs=1e-3)

@@ -4,7 +4,8 @@ import numpy as np
 
 from medssl.core.seeding import generator
 from medssl.core.viewspec import View, ViewSpec
-from medssl.views.build import Source, build_views
+from medssl.views.build import build_views
+from medssl.views.source import Source
 
 SHAPE = (20, 24, 28)
 VOLUME = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)
