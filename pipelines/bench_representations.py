@@ -59,8 +59,8 @@ def _resnet(stride_px: int, token_px: int) -> dict[str, Any]:
 _VIT3D = {"name": "vit3d-xs", "token_size": [8, 8, 8]}
 BUDGETS = {
     "hippocampus": Budget({"name": "resenc-xs"}, _VIT3D, 1_600, 16),
-    "pneumoniamnist": Budget(_resnet(8, 8), _vit(4), 9_600, 32),
-    "polyps": Budget(_resnet(16, 16), _vit(8), 2_400, 8),
+    "pneumoniamnist": Budget(_resnet(8, 8), _vit(4), 6_400, 32),
+    "polyps": Budget(_resnet(16, 16), _vit(8), 1_600, 8),
 }
 # Masking patches of a picture is a transformer's task; volumes are masked in blocks.
 PATCHES = {"hippocampus": {"jepa"}, "*": {"mae", "simmim", "ibot", "sit", "jepa"}}
