@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric import Fabric
@@ -14,17 +15,19 @@ from lightning.fabric import Fabric
 from medssl.archive.catalog import Catalog, is_catalog
 from medssl.archive.store import Entry, Store
 from medssl.core.config import Component, validate
-from medssl.core.errors import NothingUsableError
+from medssl.core.errors import ConfigError, NothingUsableError
 from medssl.core.registry import ENCODERS, OBJECTIVES
 from medssl.core.runlog import Run
 from medssl.core.sample import Record
 from medssl.core.seeding import seed_everything
 from medssl.core.viewspec import Setting
 from medssl.encoders._base import Encoder, build_encoder, in_mm
-from medssl.encoders.card import Card, assert_reloads, save_model
+from medssl.encoders.card import Card, assert_reloads, load_card, save_model
 from medssl.stages import _train, index
+from medssl.stages._continue import go_on, recipe
 from medssl.stages._data import auto_crop
 from medssl.stages._health import watch
+from medssl.stages._init import encoder_of, load_init, load_objective
 from medssl.stages._matcher import matcher_of
 from medssl.stages._records import digest, fill_store, select, stored
 from medssl.stages._style import views_of
@@ -51,6 +54,13 @@ class PretrainConfig(_train.TrainConfig):
     """Look for signs of collapse every ``check_every`` steps (``health.jsonl``)."""
     stop_on_collapse: bool = False
     """Stop when they say so."""
+    init: Path | None = None
+    """Run to start from: its weights alone. The encoder is that run's; ``encoder.adapter`` may be
+    added."""
+    continue_from: Path | None = None
+    """Run to go on from, with these data: weights, optimiser, averages and step count. Its rate has
+    to be constant still (``schedule=infinite``, not annealed). Its options hold where none are
+    given; ``steps`` counts its steps too."""
 
 
 def run(config: PretrainConfig) -> Run:
@@ -61,9 +71,10 @@ def run(config: PretrainConfig) -> Run:
         BudgetExceededError: more records failed than ``failure_budget``.
         InterruptedRunError: on SIGINT or SIGTERM, after a checkpoint.
     """
+    config, source = go_on(config)
+    config = config.model_copy(update={"encoder": _encoder_part(config)})
     fabric = _train.launch(config)
     run = _train.open_run("pretrain", config, fabric)
-    config = config.model_copy(update={"encoder": in_mm(config.encoder, config.spacing_mm)})
     seed_everything(config.seed)
     encoder = build_encoder(config.encoder.name, config.encoder.options, config.channels)
     catalog = _catalog(config, run, fabric)
@@ -81,7 +92,7 @@ def run(config: PretrainConfig) -> Run:
     if not entries:
         raise NothingUsableError("no record is left to learn from", fix="see quarantine.jsonl")
 
-    task, card = _task_and_card(config, encoder, records, entries)
+    task, card, origin = _task_and_card(config, encoder, records, entries)
     spec = task.views()
     check_views(spec, {entry.modality for entry in entries}, config.channels)
     check_partners(spec, kept_records)
@@ -89,6 +100,8 @@ def run(config: PretrainConfig) -> Run:
         "records_digest": digest(entries),
         "contract": store.contract.digest,
         "crop": card.patch_size,
+        **origin,
+        **({"continued_from": source.digest} if source else {}),
     }
     if fabric.is_global_zero:
         _train.save_config(config, run, identity, _derived(config, entries))
@@ -97,7 +110,10 @@ def run(config: PretrainConfig) -> Run:
     matcher = matcher_of(spec, kept_records)
     dataset = views_of(kept_records, spec, config.seed, config.batch_size, matcher)
     passes = partial(dataset.whole_pass, config.batch_size)
-    training = _train.Training(config, fabric, run, task, dataset, identity, passes)
+    training = _train.Training(
+        config, fabric, run, task, dataset, identity, passes,
+        recipe=recipe(config, card.patch_size), start=source.start if source else None,
+    )  # fmt: skip
     monitors = []
     if config.health:
         setting = Setting(crop=card.patch_size, records=len(entries))
@@ -117,6 +133,17 @@ def run(config: PretrainConfig) -> Run:
         parameters=sum(p.numel() for p in kept.encoder.parameters()),
         peak_memory_mb=round(peak_memory_mb(), 1),
     )
+
+
+def _encoder_part(config: PretrainConfig) -> Component:
+    """The encoder asked for; with ``init`` that run's."""
+    if config.init is None:
+        return in_mm(config.encoder, config.spacing_mm)
+    if config.continue_from:
+        raise ConfigError("init and continue_from are both given", fix="leave one of them out")
+    card, _ = load_card(config.init)
+    asked = config.encoder if "encoder" in config.model_fields_set else None
+    return encoder_of(asked, card, config.spacing_mm)
 
 
 def _derived(config: PretrainConfig, entries: list[Entry]) -> dict[str, Any]:
@@ -148,8 +175,8 @@ def _usable(
 
 def _task_and_card(
     config: PretrainConfig, encoder: Encoder, records: list[Record], entries: list[Entry]
-) -> tuple[Any, Card]:
-    """The objective on the encoder, and what its checkpoint will say of itself."""
+) -> tuple[Any, Card, dict[str, Any]]:
+    """The objective on the encoder, what its checkpoint will say of itself, and where it began."""
     module, _ = OBJECTIVES.module(config.objective.name)
     where = f"objective {config.objective.name}"
     options = validate(module.Config, config.objective.options, where=where)
@@ -167,7 +194,13 @@ def _task_and_card(
         provenance={"records": len(entries), "records_digest": digest(entries)},
     )
     setting = Setting(crop=crop, records=len(entries))
-    return module.Objective(encoder, options, setting), card
+    if config.init is None:
+        return module.Objective(encoder, options, setting), card, {}
+    loaded = load_init(encoder, None, config.init)  # before teachers copy the encoder
+    task = module.Objective(encoder, options, setting)
+    loaded["objective_tensors"] = load_objective(task, config.objective.name, config.init)
+    weights = load_card(config.init)[0].weights_sha256
+    return task, card, {"loaded_from_init": loaded, "init_weights_sha256": weights}
 
 
 def _catalog(config: PretrainConfig, run: Run, fabric: Fabric) -> Catalog:
