@@ -24,9 +24,11 @@ from medssl.views.crops import (
 from medssl.views.guard import levels_of
 from medssl.views.intensity import Crop, apply_intensity, draw_intensity
 from medssl.views.planes import across, axes_of, in_record
+from medssl.views.segments import supervoxels
 from medssl.views.source import Source
 from medssl.views.spatial import CropDraw, Vector, apply_crop
 from medssl.views.stack import stack_views
+from medssl.views.tiles import tiled, within
 
 Array = npt.NDArray[Any]
 
@@ -88,12 +90,17 @@ def _views(
 ) -> list[dict[str, Any]]:
     """Each view once; ``where`` says where the first one lies, and the others lie near it."""
     out: list[dict[str, Any]] = []
-    shown: tuple[CropDraw, Crop] | None = None
-    for view in (kind for kind in spec.views for _ in range(kind.count)):
-        if shown is None or not view.twin:
-            shown = fullest(view, rng, source, where, spec.min_tissue)
-        where = where if out else near(shown[0], spec.overlap)
-        out.append(_finish(view, rng, source, *shown))
+    shown: list[tuple[CropDraw, Crop]] = []
+    for view in (kind for kind in spec.views for _ in range(1 if kind.tiles else kind.count)):
+        others = where
+        if view.tiles:
+            block, shown = tiled(view, rng, source, where, spec.min_tissue)
+            others = within(block)
+        elif not shown or not view.twin:
+            shown = [fullest(view, rng, source, where, spec.min_tissue)]
+            others = near(shown[0][0], spec.overlap)
+        where = where if out else others
+        out += [_finish(view, rng, source, *crop) for crop in shown]
     return out
 
 
@@ -110,6 +117,10 @@ def _finish(
     if source.read_labels is not None:
         labels = apply_crop(source.read_labels, draw, source.shape_DHW, np.zeros(1), nearest=True)
         out["label"] = _squeeze(labels, flat)[0]
+    if view.segments:
+        tissue = np.asarray(tissue_of(source, x).any(0))
+        found = supervoxels(x, tissue, source.spacing_mm, view.segments)
+        out["segments"] = _squeeze(found[None], flat)[0]
     levels = levels_of(source.modality, source.fill, source.shape_DHW, source.window_hu)
     changed = apply_intensity(x, draw_intensity(rng, view.intensity), levels)
     out["x"] = np.ascontiguousarray(_squeeze(changed, flat))
