@@ -38,7 +38,8 @@ class BodyMatcher:
         here, there = self.sources.source(record), self.sources.source(other)
         found = there.voxel(here.position(voxel))
         size = in_record(np.array(size_of(self.spec.views[0].crop)), axis_of(self.spec, here))
-        return Match(found, correlation(_coarse(here, voxel, size), _coarse(there, found, size)))
+        alike = correlation(_coarse(here, voxel, size), _coarse(there, np.rint(found), size))
+        return Match(found, alike)
 
 
 def correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:

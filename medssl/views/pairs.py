@@ -57,7 +57,7 @@ class Sources(Protocol):
 
 
 class Match(NamedTuple):
-    """A place in another record, (d, h, w) voxels, and how sure it is: 1 = the same place."""
+    """A place in another record, (d, h, w), maybe between voxels; its score: 1 = the same place."""
 
     voxel: Vector
     score: float
@@ -104,7 +104,8 @@ def draw_pair(
         other, match = found
         kept = match.score >= partner.threshold
         if best is None or match.score > best.score:
-            best = Pair(here, other, Landmark(match.voxel, axis), match.score, kept)
+            there = Landmark(np.rint(match.voxel), axis)
+            best = Pair(here, other, there, match.score, kept)
         if kept:
             break
     assert best is not None

@@ -50,7 +50,7 @@ class Source:
         return np.where(np.array(self.shape_DHW) == 1, 0.5, position)
 
     def voxel(self, position: Vector) -> Vector:
-        """The voxel nearest to body coordinates."""
+        """Where body coordinates lie, in voxels; those outside are moved into the record."""
         low, high = self.body
-        voxel = np.rint(low + position * (high - low))
+        voxel = low + position * (high - low)
         return np.asarray(np.clip(voxel, 0, np.array(self.shape_DHW) - 1))
