@@ -116,7 +116,8 @@ def check_partners(spec: ViewSpec, sources: Sources) -> None:
     """Refuse a spec that no record of a run can fulfil.
 
     Raises:
-        ConfigError: partners beside partitions; neighbours of whole volumes; parts of pictures.
+        ConfigError: partners beside partitions or a stack; neighbours of whole volumes; parts of
+            pictures.
         NothingUsableError: no record has a partner.
     """
     flat = len(spec.views[0].crop) == 2
@@ -126,8 +127,9 @@ def check_partners(spec: ViewSpec, sources: Sources) -> None:
     if spec.partner is None:
         return
     kind = spec.partner.kind
-    if spec.partitions:
-        raise ConfigError(f"partner.kind={kind} and partitions", fix="choose one of the two")
+    if spec.partitions or spec.stack:
+        what = f"partner.kind={kind} beside {'partitions' if spec.partitions else 'a stack'}"
+        raise ConfigError(what, fix="choose one of the two")
     if kind == "neighbour":
         if not flat:
             what, fix = "neighbouring slices for a volume encoder", "partner.kind=patient"
