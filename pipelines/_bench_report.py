@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import medssl
-from medssl.core.registry import OBJECTIVES
 from medssl.core.runlog import write_text
 from medssl.evaluation.bootstrap import Interval, bootstrap_difference, bootstrap_mean
 from pipelines._ledger import read_rows
@@ -29,18 +28,20 @@ _METHOD = (
 )
 
 
-def report(ledger: Path, measures: Mapping[str, str], path: Path) -> None:
-    """Write the page."""
+def report(
+    ledger: Path, measures: Mapping[str, str], objectives: Sequence[str], path: Path
+) -> None:
+    """Write the page; objectives without a row are named."""
     rows = read_rows(ledger)
     lines = ["# Representations", "", _METHOD.format(version=medssl.__version__), ""]
     for name, measure in measures.items():
         mine = [row for row in rows if row["set"] == name]
         if mine:
-            lines += _section(name, measure, mine)
+            lines += _section(name, measure, mine, objectives)
     write_text(path, "\n".join(lines))
 
 
-def _section(name: str, measure: str, rows: Rows) -> list[str]:
+def _section(name: str, measure: str, rows: Rows, objectives: Sequence[str]) -> list[str]:
     by_arm: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
     for row in rows:
         by_arm[row["objective"], row["encoder"]][row["seed"]] = row
@@ -78,7 +79,7 @@ def _section(name: str, measure: str, rows: Rows) -> list[str]:
             cpu_s,
         ]
         table.append((gain.mean, f"| {' | '.join(map(str, cells))} |"))
-    rest = [o for o in OBJECTIVES.names() if o not in {row["objective"] for row in rows}]
+    rest = [o for o in sorted(objectives) if o not in {row["objective"] for row in rows}]
     missing = [f"Not run yet: {', '.join(rest)}.", ""] if rest else []
     return [*lines, *(line for _, line in sorted(table, reverse=True)), "", *missing]
 
