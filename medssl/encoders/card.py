@@ -43,7 +43,9 @@ class Card(Versioned):
     labels: dict[int, str] = {}
     """Label values and names, background included; class k is the k-th smallest value."""
     parts: tuple[str, ...] = ("encoder",)
-    """Modules in the weights file: encoder, decoder."""
+    """Modules in the weights file: encoder, decoder, embedding."""
+    embedding: dict[str, Any] = {}
+    """Options of the dense embedding, where there is one."""
     licence: str = "as the training data's owner states"
     provenance: dict[str, Any] = {}
     weights_sha256: str = ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric import Fabric
+from torch import nn
 
 from medssl.archive.catalog import Catalog, is_catalog
 from medssl.archive.store import Entry, Store
@@ -107,7 +108,7 @@ def run(config: PretrainConfig) -> Run:
         _train.save_config(config, run, identity, _derived(config, entries))
     tensors = {f"encoder.{key}": value for key, value in task.encoder.state_dict().items()}
     assert_reloads(card, tensors)  # before step 1; ``model`` is written once it is trained
-    matcher = matcher_of(spec, kept_records)
+    matcher = matcher_of(spec, kept_records, fabric)
     dataset = views_of(kept_records, spec, config.seed, config.batch_size, matcher)
     passes = partial(dataset.whole_pass, config.batch_size)
     training = _train.Training(
@@ -121,8 +122,7 @@ def run(config: PretrainConfig) -> Run:
     kept: Any = _train.train(training, monitors)
     if not fabric.is_global_zero:
         return run
-    parts = {"encoder": kept.encoder, **({"decoder": kept.decoder} if kept.decoder else {})}
-    save_model(run.out / "model", _train.encoder_card(training, card), parts)
+    save_model(run.out / "model", _train.encoder_card(training, card), _parts(kept))
     summary = catalog.summary
     run.exit_code = 4 if summary["quarantined"] else 0
     run.ledger = catalog.ledger.path
@@ -133,6 +133,12 @@ def run(config: PretrainConfig) -> Run:
         parameters=sum(p.numel() for p in kept.encoder.parameters()),
         peak_memory_mb=round(peak_memory_mb(), 1),
     )
+
+
+def _parts(task: Any) -> dict[str, nn.Module]:
+    """Modules of a trained objective that later runs can use."""
+    found = {name: getattr(task, name, None) for name in ("encoder", "decoder", "embedding")}
+    return {name: module for name, module in found.items() if module is not None}
 
 
 def _encoder_part(config: PretrainConfig) -> Component:
@@ -191,6 +197,7 @@ def _task_and_card(
         modality=modality,
         patch_size=crop,
         objective=config.objective.name,
+        embedding=options.model_dump().get("embedding", {}),
         provenance={"records": len(entries), "records_digest": digest(entries)},
     )
     setting = Setting(crop=crop, records=len(entries))
