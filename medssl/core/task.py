@@ -73,5 +73,8 @@ class Task(Protocol):
     def validate(self, batch: Batch) -> dict[str, float]:
         """Metrics of one validation batch."""
 
+    def resting(self) -> list[nn.Parameter]:
+        """Trainable parameters that the next step leaves as they are: those of another stage."""
+
     def param_groups(self) -> list[ParamGroup]:
         """Trainable parameters, each in exactly one group."""

@@ -39,6 +39,10 @@ class TaskModule(nn.Module):
         """Loss of one validation batch."""
         return {"loss": float(self.step(batch).loss)}
 
+    def resting(self) -> list[nn.Parameter]:
+        """No stages: every step trains all there is."""
+        return []
+
     def param_groups(self) -> list[ParamGroup]:
         """All trainable weights at the base learning rate."""
         return [ParamGroup({n: p for n, p in self.named_parameters() if p.requires_grad}, 1.0)]

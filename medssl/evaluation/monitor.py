@@ -41,7 +41,7 @@ def _same(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class HealthMonitor:
-    """Called with a task, returns its measures; needs ``task.encoder`` and ``task.step``.
+    """Called with a task that has an encoder; returns its measures.
 
     The task runs in evaluation mode, but for batch norms in its step, whose loss compares what the
     batch's own statistics make. Its buffers, gradients and the random state stay as they were, so
@@ -61,7 +61,7 @@ class HealthMonitor:
         """Measure ``rankme``, ``lidar`` and ``feature_std`` of the encoder.
 
         With them come what the objective logs of its embeddings and targets, and
-        ``grad_norm/<block>`` of one backward where the task trains.
+        ``grad_norm/<block>`` of one backward, of blocks that the task trains now.
         """
         device = next(task.parameters()).device
         with _untouched(task, device):
@@ -87,7 +87,12 @@ class HealthMonitor:
         for module in task.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.train()
-        params = {name: p for name, p in task.named_parameters() if p.requires_grad}
+        resting = {id(p) for p in task.resting()}
+        params = {
+            name: p
+            for name, p in task.named_parameters()
+            if p.requires_grad and id(p) not in resting
+        }
         with self.autocast(), torch.set_grad_enabled(bool(params)):
             output = task.step(moved(self.probe.batch, device))
         values = {key: output.log[key].detach() for key in _LOGGED if key in output.log}

@@ -91,6 +91,17 @@ def test_averaged_weights_have_no_gradients_but_all_else():
     assert not any(key.startswith("grad_norm") for key in values)
 
 
+def test_weights_that_rest_in_a_stage_are_not_called_dead():
+    class Staged(Restless):
+        def resting(self):
+            return list(self.encoder.blocks.parameters())
+
+    values = HealthMonitor(probe())(Staged())
+    assert [key for key in values if key.startswith("grad_norm/encoder")] == [
+        "grad_norm/encoder.norm"
+    ]
+
+
 def test_a_head_with_batch_norm_is_judged_by_the_statistics_of_its_batch():
     # Its running averages say nothing yet: in evaluation mode all samples would look the same.
     class Headed(Restless):

@@ -52,6 +52,13 @@ class Projector(nn.Sequential):
         super().__init__(*parts)
 
 
+def cell_projector(channels: int, axes: int) -> nn.Sequential:
+    """Two linear layers on each cell of a map with so many axes; the width stays."""
+    conv = nn.Conv3d if axes == 3 else nn.Conv2d
+    first, last = (conv(channels, channels, 1, bias=False) for _ in range(2))
+    return nn.Sequential(first, BatchNorm(channels), nn.ReLU(), last)
+
+
 def make_norm(norm: Norm, width: int, *, affine: bool = True) -> list[nn.Module]:
     """The norm layer called ``norm``; none for ``none``."""
     if norm == "batch":
