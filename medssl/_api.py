@@ -44,6 +44,16 @@ def index(archive: StrPath, *, out: StrPath, config: StrPath | None = None, **mo
     return _run("index", config, {"archive": archive, "out": out, **more})
 
 
+def plan(catalog: StrPath, *, out: StrPath, config: StrPath | None = None, **more: Any) -> Run:
+    """Propose options of :func:`pretrain` for a catalog and this machine, as a YAML file.
+
+    Raises:
+        NothingUsableError: no record to learn from.
+        ResourceError: memory or disk of this machine are too small.
+    """
+    return _run("plan", config, {"catalog": catalog, "out": out, **more})
+
+
 def pretrain(
     *,
     data: StrPath,

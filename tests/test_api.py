@@ -10,7 +10,17 @@ from medssl import stages
 from medssl.cli.main import app
 from medssl.core.errors import ConfigError
 
-STAGES = ["index", "pretrain", "finetune", "predict", "deidentify", "evaluate", "phantom", "demo"]
+STAGES = [
+    "index",
+    "plan",
+    "pretrain",
+    "finetune",
+    "predict",
+    "deidentify",
+    "evaluate",
+    "phantom",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("stage", STAGES)

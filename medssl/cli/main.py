@@ -54,6 +54,11 @@ ARCHIVE = Parameter(
     Parameter.KEYWORD_ONLY,
     annotation=Annotated[Path, typer.Argument(help="Folder of scans.", show_default=False)],
 )
+CATALOG = Parameter(
+    "catalog",
+    Parameter.KEYWORD_ONLY,
+    annotation=Annotated[Path, typer.Argument(help="Written by index.", show_default=False)],
+)
 WORDS = Parameter(
     "words",
     Parameter.KEYWORD_ONLY,
@@ -63,7 +68,7 @@ WORDS = Parameter(
 # What a run found, shown at its end.
 _COUNTS = (
     *("records", "patients", "modality", "predicted", "copied", "excluded", "quarantined"),
-    *("reasons",),
+    *("reasons", "expected", "next"),
 )
 OUT = _path("out", "Where the results go.", "-o", "--out")
 TASK = _text("task", "Head, see `medssl info`.")
@@ -87,9 +92,9 @@ def _stage(stage: str, about: str, *options: Parameter) -> None:
         debug, out = given.pop("debug"), given["out"]
         exit_with(lambda: _call(stage, given), out=out, debug=debug)
 
-    lead = [ARCHIVE, WORDS] if ARCHIVE in options else [WORDS]
-    rest = [option for option in options if option is not ARCHIVE]
-    signature = Signature([*lead, *rest, *OF_EVERY_STAGE])
+    lead = [option for option in options if option in (ARCHIVE, CATALOG)]
+    rest = [option for option in options if option not in lead]
+    signature = Signature([*lead, WORDS, *rest, *OF_EVERY_STAGE])
     setattr(command, "__signature__", signature)  # noqa: B010 - typer reads the options there
     app.command(stage, help=about)(command)
 
@@ -103,6 +108,17 @@ _stage(
     _text("gaps", "Missing slices: quarantine, split or resample."),
     _text("tilt", "Tilted gantry: shear or resample."),
     _flag("clip_folders", "Numbered pictures of one size in a folder are frames of a clip."),
+)
+_stage(
+    "plan",
+    "Propose options of pretrain for a catalog and this machine, with the reason for each.",
+    CATALOG,
+    _path("out", "The plan, a .yaml file for pretrain --config.", "-o", "--out"),
+    _text("where", "Records to use, e.g. \"modality == 'MR'\"."),
+    _text("objective", "Plan for this objective."),
+    _text("encoder", "Plan for this encoder."),
+    _text("hours", "Longest time of the run; default: 24."),
+    OVERWRITE,
 )
 _stage(
     "pretrain",

@@ -1,0 +1,96 @@
+"""Memory of a training step by counting: what one forward pass of the encoder keeps.
+
+A rule of thumb that chooses the micro-batch before a trial measures it, and instead of one where
+``measure=false``. docs/results/plan.md compares it with real runs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from medssl.core.config import Component, validate
+from medssl.core.registry import OBJECTIVES
+from medssl.core.viewspec import Setting, ViewSpec
+from medssl.encoders._base import Encoder
+from medssl.stages.pretrain import PretrainConfig
+
+# A process with the libraries loaded.
+_LIBRARIES_BYTES = 7e8
+# Bytes per weight: itself, its gradient, two moments; and a checkpoint twice, while it is written.
+_STATE_BYTES, _CHECKPOINT_BYTES = 16, 24
+# The backward pass and the objective's own layers on top of what the encoder's forward keeps.
+_REST = 2.0
+
+
+@dataclass(frozen=True)
+class Count:
+    """Bytes of a step: ``fixed`` and ``sample`` times the micro-batch."""
+
+    fixed: float
+    sample: float
+    parameters: int
+
+    def step(self, micro_batch: int) -> float:
+        """Peak memory of a process that trains with this micro-batch."""
+        return self.fixed + self.sample * micro_batch
+
+    def largest(self, batch: int, limit: float) -> int:
+        """The largest micro-batch that ``batch`` is a multiple of and that fits; at least 1."""
+        parts = (n for n in range(1, batch + 1) if batch % n == 0)
+        return next((batch // n for n in parts if self.step(batch // n) <= limit), 1)
+
+
+def count(config: PretrainConfig, encoder: Encoder, records: int) -> Count:
+    """Count on the CPU, with a view of noise.
+
+    Raises:
+        ConfigError: objective, encoder and crop do not fit together.
+    """
+    assert config.crop is not None
+    crop = config.crop
+    spec = _views(encoder, config.objective, crop, records)
+    views = sum(view.count * math.prod(view.tiles) * math.prod(view.crop) for view in spec.views)
+    views *= max(spec.partitions, 1) * (1 + (spec.partner is not None)) * (spec.stack or 1)
+    kept = _kept_bytes(encoder, crop, bf16=config.precision.startswith("bf16"))
+    weights = sum(one.numel() for one in encoder.parameters())
+    return Count(
+        fixed=_LIBRARIES_BYTES + weights * (_STATE_BYTES + _CHECKPOINT_BYTES),
+        sample=_REST * kept * views / math.prod(crop),
+        parameters=weights,
+    )
+
+
+def _views(encoder: Encoder, part: Component, crop: tuple[int, ...], records: int) -> ViewSpec:
+    """What the objective asks for."""
+    module, _ = OBJECTIVES.module(part.name)
+    options = validate(module.Config, part.options, where=f"objective {part.name}")
+    task = module.Objective(encoder, options, Setting(crop=crop, records=records))
+    spec: ViewSpec = task.views()
+    return spec
+
+
+def _kept_bytes(encoder: Encoder, crop: tuple[int, ...], *, bf16: bool) -> int:
+    """Bytes that autograd keeps of one view, weights left out."""
+    own = {one.untyped_storage().data_ptr() for one in encoder.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def note(x: torch.Tensor) -> torch.Tensor:
+        address = x.untyped_storage().data_ptr()
+        if address not in own:
+            kept[address] = x  # holding it keeps its address from being used again
+        return x
+
+    def back(x: torch.Tensor) -> Any:
+        return x
+
+    view = torch.randn(1, encoder.in_channels, *crop)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(note, back),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16),
+    ):
+        encoder(view)
+    return sum(x.untyped_storage().nbytes() for x in kept.values())

@@ -1,0 +1,130 @@
+"""A plan but for its micro-batch and steps: the rules, applied to the records of a catalog."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from medssl.archive.catalog import Catalog
+from medssl.core.config import Component, validate
+from medssl.core.sample import Record
+from medssl.encoders._base import Encoder, build_encoder, in_mm
+from medssl.stages import _plan_rules as rules
+from medssl.stages import _train
+from medssl.stages._data import auto_crop
+from medssl.stages._plan_count import Count, count
+from medssl.stages._plan_facts import Facts, Grid, Machine, candidates, fingerprint, prepared_grid
+from medssl.stages._plan_rules import Choice, Choices, as_config
+from medssl.stages._records import select
+from medssl.stages.pretrain import PretrainConfig
+
+if TYPE_CHECKING:
+    from medssl.stages.plan import PlanConfig
+
+# Share of the memory that a step may fill.
+MEMORY_SHARE = 0.8
+_SPLITS = ("train",)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Options, and what they mean for the records.
+
+    Attributes:
+        values: numbers that the store will hold.
+        micro_batch: the largest that fits, by counting.
+    """
+
+    facts: Facts
+    chosen: Choices
+    records: list[Record]
+    excluded: Counter[str]
+    values: int
+    count: Count
+    micro_batch: int
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.chosen["batch_size"].value)
+
+    def config(self, **more: Any) -> PretrainConfig:
+        """Of ``pretrain``, with more options."""
+        return _as_config(self.chosen, more)
+
+
+def draft(config: PlanConfig, catalog: Catalog, machine: Machine) -> Draft:
+    """With the first objective whose whole batch fits at once, or the last one.
+
+    Raises:
+        NothingUsableError: no record to learn from; says why.
+        ConfigError: an objective or encoder that there is not, or that do not fit.
+    """
+    records = catalog.records(where=config.where)
+    found = candidates(records, _SPLITS)
+    if not found:  # the selection of pretrain says why
+        select(records, _as_config({}, {}), channels=1, flat=True, splits=_SPLITS)
+    facts = fingerprint(found)
+    for objective in _objectives(config, facts, machine):
+        made = _draft(config, records, facts, machine, objective)
+        if made.micro_batch == made.batch_size:
+            break
+    return made
+
+
+def _objectives(config: PlanConfig, facts: Facts, machine: Machine) -> list[Choice]:
+    if config.objective:
+        return [Choice(config.objective, "asked for")]
+    bridge = config.encoder is not None and "/" in config.encoder.name  # to an image library
+    flat = facts.kind == "image" or bool(rules.sliced(facts)) or bridge
+    found = rules.objectives(facts, machine, flat=flat)
+    return [Choice(Component(name=name), why) for name, why in found]
+
+
+def _draft(
+    config: PlanConfig,
+    records: Sequence[Record],
+    facts: Facts,
+    machine: Machine,
+    objective: Choice,
+) -> Draft:
+    name = objective.value.name
+    encoder = rules.encoder(facts, machine, name)
+    if config.encoder:
+        encoder = Choice(rules.plain(config.encoder), "asked for")
+    chosen: Choices = {
+        "objective": Choice(rules.with_recipe(objective.value), objective.why),
+        "encoder": encoder,
+        **rules.input_of(facts),
+        **rules.recipe(facts, name),
+        **rules.hardware(machine),
+    }
+    if config.where:
+        chosen["where"] = Choice(config.where, "asked for")
+    options = _as_config(chosen, {})
+    part = in_mm(options.encoder, options.spacing_mm)
+    network = build_encoder(part.name, part.options, options.channels)
+    flat = len(network.token_size) == 2
+    usable, excluded = select(
+        list(records), options, channels=options.channels, flat=flat, splits=_SPLITS
+    )
+    contract = _train.contract_of(options, options.channels)
+    grids = [prepared_grid(one, contract) for one in usable]
+    chosen["crop"] = _crop(grids, network)
+    counted = count(_as_config(chosen, {}), network, len(usable))
+    micro_batch = counted.largest(options.batch_size, MEMORY_SHARE * machine.device_bytes)
+    values = sum(grid.values for grid in grids)
+    return Draft(facts, chosen, usable, excluded, values, counted, micro_batch)
+
+
+def _crop(grids: Sequence[Grid], network: Encoder) -> Choice:
+    crop = auto_crop(grids, network)
+    steps = " x ".join(map(str, network.size_multiple))
+    why = f"the median record, in steps of {steps} that the encoder can take, up to a cap"
+    return Choice(list(crop), why)
+
+
+def _as_config(chosen: Mapping[str, Choice], more: Mapping[str, Any]) -> PretrainConfig:
+    values = {"data": ".", "out": ".", **as_config(chosen), **more}
+    return validate(PretrainConfig, values, where="plan")
