@@ -10,6 +10,7 @@ A sample is a mapping of
 - ``partner``, where the spec asks for one: ``{"record": int, "patient": int, "score": float,
   "kept": bool}``. The partner's views follow the sample's own, as many of them in the same order. A
   pair whose score is below the threshold is not ``kept``: objectives leave it out, and count it.
+  A sample that has no partner is its own, with the score -1, and not ``kept``.
 
 Each view is a mapping of
 
@@ -19,7 +20,8 @@ Each view is a mapping of
   (a picture is a record of one slice; elastic bending is not part of it),
 - ``position`` (3,) float32: centre of the view in body coordinates, (d, h, w): 0 and 1 are the ends
   of the record's tissue along its axes (0.5 along an axis of one voxel),
-- ``part`` (int), where the spec has ``partitions``: which one the view's centre lies in,
+- ``part`` (int), where the spec has ``partitions``: for which one the view was drawn; the first
+  view of each part has its centre in it,
 - ``inside`` (stack,) bool and ``offset_mm`` (stack,) float32, where the spec has a ``stack``:
   slices that the record has, and where they lie along the cut, 0 = the middle of the stack,
 - ``segments`` (*crop) int64, where the view asks for them: 1 .. K supervoxels, 0 = air,
@@ -157,10 +159,11 @@ class PartnerSpec(Config):
     """Run of ``pretrain objective=anatomy`` whose dense embedding finds the landmark; without one,
     places are matched by body coordinates (``anatomy`` only)."""
     threshold: float = Field(default=0.7, ge=-1, le=1)
-    """Smallest score of a pair that is kept: a cosine, or 1 minus the distance in body coordinates;
-    for neighbours 1 minus their distance as a share of ``reach_mm``."""
+    """Smallest score of a pair that is kept. ``anatomy``: the cosine of embeddings, or without one
+    the correlation of the two crops, averaged over eighths; ``patient``: the smallest ratio of the
+    lengths of both bodies; ``neighbour``: 1 minus the distance as a share of ``reach_mm``."""
     tries: int = Field(default=5, ge=1)
-    """Places and partners tried for one sample; the best pair is taken."""
+    """Places and partners tried for one sample until a pair is good enough; the best one counts."""
     reach_mm: float = Field(default=10.0, gt=0)
     """Largest distance of neighbouring slices."""
 

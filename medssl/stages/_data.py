@@ -65,12 +65,12 @@ class ViewDataset(Dataset[dict[str, Any]]):
     def sample(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
         """The sample of a record, or of the next readable one.
 
+        Each of them has draws of its own: what is damaged may have been a partner.
+
         Raises:
             BudgetExceededError: several in a row are damaged, or their partners are.
         """
-        state = rng.bit_generator.state
         for attempt in range(_REPLACEMENTS):
-            rng.bit_generator.state = state
             record = (number + attempt) % len(self.records)
             try:
                 sample = build_sample(self.spec, rng, self.records, record, self.matcher)
