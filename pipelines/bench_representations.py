@@ -1,6 +1,6 @@
 """Which objective learns what: frozen features against random weights, equal samples seen.
 
-One row of ``ledger.jsonl`` per pretraining; an interrupted run goes on where it stopped.
+The ledger beside the page has one row per pretraining; an interrupted run goes on where it stopped.
 
     python -m pipelines.bench_representations --data DATA --out runs/representations --jobs 2
 """
@@ -97,7 +97,9 @@ def work(job: Job, data: Path, out: Path, smoke: bool) -> dict[str, Any]:
     pretrain_s = time.process_time() - start_s
     score = one.score(encoder, job.seed)
     seen = 0 if job.objective == RANDOM else BUDGETS[job.set].samples
-    return {"samples": seen, "cpu_s": round(pretrain_s, 1), **vars(score)}
+    values = [round(value, 4) for value in score.values]
+    cpu_s = round(pretrain_s, 1)
+    return {"samples": seen, "cpu_s": cpu_s, "values": values, "groups": score.groups}
 
 
 def _random(one: Set, job: Job) -> Encoder:
@@ -162,7 +164,7 @@ def main(
     found = [one for one in sets(data) if only in {"", one.name}]
     for one in found:
         _index(one, out)
-    ledger = out / "ledger.jsonl"
+    ledger = results.with_suffix(".jsonl")
     jobs_wanted = plan([one.name for one in found])
     run_missing(ledger, jobs_wanted, partial(work, data=data, out=out, smoke=smoke), jobs)
     report(ledger, {one.name: one.measure for one in found}, (*THRICE, *ONCE), results)
