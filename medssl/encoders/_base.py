@@ -54,6 +54,8 @@ class Encoder(nn.Module):
         returns_tokens: whether features hold tokens: a transformer that can leave hidden ones
             out. Other encoders see hidden blocks as 0.
         mask_refusal: why masks are refused; empty = they are supported.
+        layers: how the names of weights begin, layer by layer from the input; weights of no layer
+            come after the last one. Empty = not known.
     """
 
     in_channels: int
@@ -64,6 +66,7 @@ class Encoder(nn.Module):
     pitch: tuple[float, ...] = ()
     returns_tokens: bool = False
     mask_refusal: str = ""
+    layers: tuple[tuple[str, ...], ...] = ()
 
     @abstractmethod
     def forward(
@@ -96,6 +99,13 @@ class Encoder(nn.Module):
         if features.tokens_BND is not None:
             return features.tokens_BND
         return pooled_tokens(features.pyramid, self.grid(size))
+
+    def depth_of(self, name: str) -> int:
+        """Number of a weight's layer, 0 = the input's."""
+        for depth, starts in enumerate(self.layers):
+            if name.startswith(starts):
+                return depth
+        return len(self.layers)
 
     def check_size(self, size: tuple[int, ...]) -> None:
         """Refuse a crop the encoder cannot work on.

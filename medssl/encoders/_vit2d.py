@@ -19,6 +19,12 @@ from medssl.encoders._input import InputScale
 from medssl.encoders._recompute import recomputed
 from medssl.encoders._tokens import fill_hidden, take_tokens, visible_index
 
+# What comes before the blocks.
+_INPUT = (
+    "net.patch_embed.", "net.cls_token", "net.reg_token", "net.pos_embed", "net.norm_pre.",
+    "net.rope.",
+)  # fmt: skip
+
 
 class PlainViT(Encoder):
     """A ViT of timm (VisionTransformer or Eva). Prefix tokens are always visible.
@@ -43,6 +49,8 @@ class PlainViT(Encoder):
         depth = len(net.blocks)
         self.maps = Maps((self.width,) * depth, (max(self.token_size),) * depth)
         add_adapters(self, depth, self.width, adapter)
+        blocks = ((f"net.blocks.{i}.", f"adapters.{i}.") for i in range(depth))
+        self.layers = (_INPUT, *blocks)
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, fill_D: Tensor | None = None

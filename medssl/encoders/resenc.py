@@ -77,6 +77,7 @@ class ResEnc(MapEncoder):
         self.body.apply(InitWeights_He(1e-2))
         self.body.apply(init_last_bn_before_add_to_0)
         self.body.to(memory_format=_FORMAT)
+        self.layers = (("body.stem.",), *((f"body.stages.{i}.",) for i in range(stages)))
 
     def maps(self, x: Tensor) -> list[Tensor]:
         x = x.contiguous(memory_format=_FORMAT)

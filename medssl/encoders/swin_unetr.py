@@ -59,6 +59,8 @@ class SwinEncoder(MapEncoder):
             dropout_path_rate=config.drop_path,
             use_checkpoint=config.gradient_checkpointing,
         ).swinViT
+        stages = ((f"swinViT.layers{i}.", f"swinViT.layers{i}c.") for i in range(1, 5))
+        self.layers = (("swinViT.patch_embed.",), *stages)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         pyramid: list[Tensor] = self.swinViT(x.contiguous())

@@ -179,4 +179,16 @@ def _pyramid(net: Any, config: Config, in_channels: int) -> PyramidEncoder:
         only_size = (side, side) if side else tuple(cfg["input_size"][1:])
     encoder = PyramidEncoder(body, maps, in_channels, (config.token_size,) * 2, only_size)
     encoder.smaller = ", or encoder.output_stride=8"
+    if isinstance(net, FeatureListNet):
+        encoder.layers = _stages(net)
     return encoder
+
+
+def _stages(net: FeatureListNet) -> tuple[tuple[str, ...], ...]:
+    """Names of each stage's weights: all up to the layer whose map is returned."""
+    stages: list[list[str]] = [[]]
+    for name, _ in net.named_children():
+        stages[-1].append(f"body.net.{name}.")
+        if name in net.return_layers:
+            stages.append([])
+    return tuple(tuple(stage) for stage in stages[:-1])

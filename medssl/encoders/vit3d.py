@@ -88,6 +88,8 @@ class ViT3D(Encoder):
         nn.init.xavier_uniform_(self.embed.weight.view(width, -1))
         nn.init.zeros_(self.embed.bias)  # type: ignore[arg-type]
         add_adapters(self, depth, width, config.adapter)
+        blocks = ((f"blocks.{i}.", f"adapters.{i}.") for i in range(depth))
+        self.layers = (("embed.", "register_1RD"), *blocks)
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, fill_D: Tensor | None = None

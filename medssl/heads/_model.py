@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from medssl.core.config import Config
 from medssl.core.errors import UsageError
@@ -28,6 +28,9 @@ class HeadConfig(Config):
     """Train the head's own weights only; the encoder stays bit for bit, batch statistics too."""
     encoder_lr_scale: float = Field(default=1.0, ge=0)
     """Factor on the encoder's learning rate."""
+    freeze_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of all steps, at the start, in which the encoder stays as it is: the head first learns
+    what to make of its features."""
     rotate_deg: float = 15.0
     """Largest rotation about each axis."""
     scale: tuple[float, float] = (0.85, 1.15)
@@ -45,21 +48,49 @@ class HeadModule(TaskModule):
     """
 
     config: HeadConfig
+    progress: Tensor
 
     def __init__(self, model: nn.Module, config: HeadConfig, crop: tuple[int, ...]) -> None:
         super().__init__()
         self.model = model
         self.crop = crop
         self.config = config
+        self.register_buffer("progress", torch.zeros(()))
+        # Rounded as ``progress`` is, so that the share ends at its step.
+        self.freeze_share = float(torch.tensor(config.freeze_share))
         if config.freeze_encoder:
-            model.get_submodule("encoder").requires_grad_(False)
+            self.encoder.requires_grad_(False)
+        self.train()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model's."""
+        encoder = self.model.get_submodule("encoder")
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    @property
+    def rests(self) -> bool:
+        """Whether the encoder stays as it is in the next step."""
+        return self.config.freeze_encoder or float(self.progress) < self.freeze_share
 
     def train(self, mode: bool = True) -> Self:
-        """As every module's; a frozen encoder stays in eval mode: no dropout, no new statistics."""
+        """As every module's; a resting encoder is in eval mode: no dropout, no new statistics."""
         super().train(mode)
-        if self.config.freeze_encoder:
-            self.model.get_submodule("encoder").eval()
+        if self.rests:
+            self.encoder.eval()
         return self
+
+    def before_update(self, progress: float) -> None:  # noqa: ARG002
+        """A resting encoder gets no gradient: weight decay and momentum leave it alone too."""
+        if self.rests:
+            for weight in self.encoder.parameters():
+                weight.grad = None
+
+    def after_update(self, progress: float) -> None:
+        """Once its share of the steps is over, the encoder learns."""
+        self.progress.fill_(progress)
+        self.train(self.training)
 
     def gentle_view(self) -> View:
         """A labelled crop, gently turned, scaled and recoloured."""

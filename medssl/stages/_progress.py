@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from medssl.core.errors import BudgetExceededError
+from medssl.core.runlog import Run
 from medssl.evaluation.health import STATES
 
 _SHOWN = (
@@ -61,3 +63,23 @@ class TrainingLine:
         if not self.console.is_terminal and tenth > self.tenth:
             self.tenth = tenth
             self.console.print(f"{self.stage} step {step}/{self.steps}  {line}")
+
+
+def logger(
+    run: Run, line: TrainingLine, failure_budget: float
+) -> Callable[[int, Mapping[str, float]], None]:
+    """Writes and shows the figures of a step; stops the run when too many samples were replaced."""
+
+    def log(step: int, values: Mapping[str, float]) -> None:
+        run.log(step, values)
+        line.update(step, values)
+        if values.get("replaced", 0.0) > failure_budget:
+            share = f"{100 * values['replaced']:.1f} %"
+            what = f"{share} of the samples had to be replaced, budget {100 * failure_budget:.1f} %"
+            raise BudgetExceededError(what, fix="delete the store folder; it will be rebuilt")
+
+    return log
+
+
+def no_log(step: int, values: Mapping[str, float]) -> None:
+    """Ranks other than 0 write nothing."""

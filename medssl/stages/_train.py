@@ -17,16 +17,17 @@ from torch.utils.data import Dataset
 
 from medssl.archive._pool import usable_cpus
 from medssl.core.config import Component, validate
-from medssl.core.errors import BudgetExceededError, ConfigError, UsageError
+from medssl.core.errors import ConfigError, UsageError
 from medssl.core.preprocess import Contract
 from medssl.core.registry import Registry
 from medssl.core.runlog import Run
 from medssl.core.seeding import seed_everything
 from medssl.core.task import Passes, no_passes
 from medssl.core.taskmodule import TaskModule
+from medssl.encoders._depth import by_depth
 from medssl.encoders.card import Card
 from medssl.objectives._parts.norm import across_ranks
-from medssl.stages._progress import TrainingLine
+from medssl.stages._progress import TrainingLine, logger, no_log
 from medssl.training.checkpoint import load_latest
 from medssl.training.data import StepSampler, loader
 from medssl.training.ema import Ema
@@ -64,6 +65,9 @@ class TrainConfig(LoopConfig, OptimConfig):
     strategy: str = "auto"
     workers: int | None = None
     """Loader processes; default 0 on CPU, up to 8 beside a GPU."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor on the encoder's rate per layer towards the input (0.75 for transformers that start
+    from other weights); 1 = all layers alike."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Train a moving average of the weights too, and keep that one."""
     failure_budget: float = 0.01
@@ -183,7 +187,9 @@ def train(training: Training, monitors: Iterable[Monitor] = ()) -> TaskModule:
     ema = Ema(training.task, config.ema_decay) if config.ema_decay else None
     if ema:
         ema.module.to(fabric.device)
-    optimizer = build_optimizer(training.task.param_groups(), config)
+    task: Any = training.task
+    groups = by_depth(task.param_groups(), task.encoder, config.layer_decay)
+    optimizer = build_optimizer(groups, config)
     loop = Loop(fabric, training.task, optimizer, config, config, ema=ema)
     config_hash = config_digest(config, training.identity)
     checkpoints = run.out / "checkpoints"
@@ -203,7 +209,7 @@ def train(training: Training, monitors: Iterable[Monitor] = ()) -> TaskModule:
     )  # fmt: skip
     batches = loader(training.dataset, sampler, workers=workers, pin=fabric.device.type == "cuda")
     with TrainingLine(run.stage, config.steps, loop.step, config.quiet) as line:
-        log = _logger(run, line, config.failure_budget) if fabric.is_global_zero else _no_log
+        log = logger(run, line, config.failure_budget) if fabric.is_global_zero else no_log
         loop.fit(
             batches,
             checkpoints=checkpoints,
@@ -278,21 +284,3 @@ def encoder_card(training: Training, card: Card) -> Card:
         "config": config_digest(training.config, training.identity),
     }
     return card.model_copy(update={"provenance": provenance})
-
-
-def _logger(
-    run: Run, line: TrainingLine, failure_budget: float
-) -> Callable[[int, Mapping[str, float]], None]:
-    def log(step: int, values: Mapping[str, float]) -> None:
-        run.log(step, values)
-        line.update(step, values)
-        if values.get("replaced", 0.0) > failure_budget:
-            share = f"{100 * values['replaced']:.1f} %"
-            what = f"{share} of the samples had to be replaced, budget {100 * failure_budget:.1f} %"
-            raise BudgetExceededError(what, fix="delete the store folder; it will be rebuilt")
-
-    return log
-
-
-def _no_log(step: int, values: Mapping[str, float]) -> None:
-    """Ranks other than 0 write nothing."""

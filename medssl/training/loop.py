@@ -74,6 +74,7 @@ class Loop:
             ResourceError: if a checkpoint does not fit on the disk.
         """
         source, meter = iter(batches), Meter(self.config.batch_size)
+        self.task.train()
         with StopRequest() as stop:
             while self.step < self.config.steps:
                 if self.bare.prepare_at(self.step):

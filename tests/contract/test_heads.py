@@ -96,6 +96,30 @@ def test_a_frozen_encoder_stays_bitwise_after_train_and_eval(name, encoder):
     assert {id(p) for g in optimizer.param_groups for p in g["params"]} == {id(p) for p in own}
 
 
+def test_a_head_learns_first_and_the_encoder_from_its_share_on(name, encoder):
+    task = head(name, encoder, freeze_share=0.3)
+    optimizer = build_optimizer(task.param_groups(), OptimConfig(lr=0.1, weight_decay=0.5))
+    for step in range(10):
+        before = {k: v.clone() for k, v in task.encoder.state_dict().items()}
+        task.train()
+        task.step(batch(encoder)).loss.backward()
+        task.before_update(step / 10)
+        grads = [p.grad for p in task.encoder.parameters()]
+        optimizer.step()
+        optimizer.zero_grad()
+        task.after_update((step + 1) / 10)
+        still = all(torch.equal(v, before[k]) for k, v in task.encoder.state_dict().items())
+        assert still == all(grad is None for grad in grads) == (step < 3)
+        assert task.encoder.training == (step >= 2)  # of the next step
+
+
+def test_a_resumed_head_rests_as_long(name, encoder):
+    task, other = (head(name, encoder, freeze_share=0.5) for _ in range(2))
+    task.after_update(0.6)
+    other.load_state_dict(task.state_dict())
+    assert (task.rests, other.rests) == (False, False)
+
+
 def test_views_are_data_with_crops_of_the_head(name, encoder):
     spec = head(name, encoder).views()
     assert isinstance(spec, ViewSpec)
