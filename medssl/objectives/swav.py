@@ -39,8 +39,9 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import Setting, ViewSpec
 from medssl.encoders._base import Encoder
+from medssl.objectives._parts.codes import queued_codes
 from medssl.objectives._parts.dino import cross_view_entropy
-from medssl.objectives._parts.distributed import gather, rank, world
+from medssl.objectives._parts.distributed import gather
 from medssl.objectives._parts.heads import Norm, Projector
 from medssl.objectives._parts.multicrop import FULL, crop_vectors, multi_crop, small_crop
 from medssl.objectives._parts.pair import spread
@@ -137,16 +138,12 @@ class Objective(TaskModule):
 
     def _codes(self, view: int, scores_BK: Tensor) -> Tensor:
         """Balanced assignments of a view, the queue's vectors included from its time on."""
-        c, count = self.config, len(scores_BK)
-        if self.queues and float(self.progress) >= c.queue_from:
-            queue = self.queues[view]
-            assert isinstance(queue, Queue)
-            if queue.full:
-                # Each rank adds its share, so that no vector counts twice.
-                with torch.no_grad():
-                    past = self.prototypes(queue.key_KD[rank() :: world()])
-                scores_BK = torch.cat([scores_BK, past])
-        return sinkhorn(scores_BK, c.epsilon, c.iterations)[:count]
+        c = self.config
+        if not self.queues or float(self.progress) < c.queue_from:
+            return sinkhorn(scores_BK, c.epsilon, c.iterations)
+        queue = self.queues[view]
+        assert isinstance(queue, Queue)
+        return queued_codes(scores_BK, self.prototypes, queue, c.epsilon, c.iterations)
 
     def before_update(self, progress: float) -> None:
         """Prototypes rest at first."""

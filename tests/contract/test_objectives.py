@@ -3,6 +3,8 @@
 A cell that an objective refuses is skipped with the objective's own words; `REFUSED` lists them.
 """
 
+from math import prod
+
 import pytest
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
@@ -23,8 +25,12 @@ _DEEP = "timm/vit_tiny_patch16_224"
 FEW = [pytest.param(*cell, marks=[pytest.mark.slow] * (cell[1] == _DEEP)) for cell in CELLS]
 # Objective -> encoders it cannot work on, and a word of the reason.
 REFUSED = {
+    ("image_volume", "resenc-xs"): "takes an image encoder",
+    ("image_volume", "vit3d-xs"): "takes an image encoder",
     ("jepa", "resenc-xs"): "leaves hidden tokens out",
     ("jepa", "timm/resnet18"): "leaves hidden tokens out",
+    ("supervoxel", "timm/resnet18"): "takes a volume one",
+    ("supervoxel", "timm/vit_tiny_patch16_224"): "takes a volume one",
 }
 # Objectives for which a batch of one means nothing, and a word of the reason.
 NO_BATCH_OF_ONE = {}
@@ -219,17 +225,24 @@ def _certain(spec):
 @pytest.mark.parametrize("name", NAMES)
 def test_augmented_views_differ_from_the_record_and_from_each_other(built):
     spec = _certain(built.views())
-    kinds = [view for view in spec.views for _ in range(view.count)]
-    batch = batch_of(built, samples=4, spec=spec)
-    for kind, view in zip(kinds, batch["views"], strict=True):
+    shown = _of_tissue(spec, batch_of(built, samples=4, spec=spec))
+    for kind, view in shown:
         for number in range(4):
             x, place = view["x"][number, 0], view["place"][number].numpy()
             if kind.intensity != type(kind.intensity)():
-                assert not set(x.flatten().tolist()) <= _values(number, len(kind.crop))
+                axes = 3 if spec.partitions else len(kind.crop)
+                assert not set(x.flatten().tolist()) <= _values(number, axes)
             if kind.spatial.rotate_deg or kind.spatial.scale != (1.0, 1.0):
                 assert abs(abs(place[:, :3]) - abs(place[:, :3]).round()).max() > 1e-6
-    seen = [x.tobytes() for view in batch["views"] for x in view["x"].numpy()]
+    seen = [x.tobytes() for _, view in shown for x in view["x"].numpy()]
     assert len(set(seen)) == len(seen)
+
+
+def _of_tissue(spec, batch):
+    """Views with their kind; not base crops, the outer ones of which may hold padding alone."""
+    kinds = [view for view in spec.views for _ in range(view.count * prod(view.tiles))]
+    pairs = zip(kinds * max(spec.partitions, 1), batch["views"], strict=True)
+    return [(kind, view) for kind, view in pairs if not kind.tiles]
 
 
 def _values(record, axes):
@@ -242,7 +255,7 @@ def _values(record, axes):
 @pytest.mark.parametrize("name", NAMES)
 def test_no_sample_is_empty(built):
     batch = batch_of(built, samples=2 * RECORDS)
-    for view in batch["views"]:
+    for _, view in _of_tissue(built.views(), batch):
         assert (view["x"].flatten(1).std(1) > 0).all()
         assert view["tissue"].flatten(1).any(1).all()
     assert all(torch.isfinite(leaf).all() for leaf in tree_leaves(batch) if torch.is_tensor(leaf))

@@ -11,23 +11,22 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from medssl.core.config import validate
+from medssl.core.config import Component, validate
 from medssl.core.errors import ConfigError
 from medssl.core.registry import OBJECTIVES
-from tests.objectives.tiny import batch_of, config_of, make, passes, run
+from tests.objectives.tiny import batch_of, config_of, encoders_of, make, passes, run
 
 NAMES = OBJECTIVES.names()
-# An option that only one of the encoders knows is found with the other.
-ENCODERS = ("vit3d-xs", "resenc-xs")
 STEPS = 2
 # Shares of all steps, which two steps do not tell apart; see test_dino.py, once per share.
-ELSEWHERE = {("dino", "gram_at")}
+# A teacher's run: see test_supervoxel.py.
+ELSEWHERE = {("dino", "gram_at"), ("supervoxel", "teacher")}
 
 
 def options(config, prefix=()):
     """Paths of all options, those of nested configs included."""
     for key, value in config:
-        if isinstance(value, BaseModel):
+        if isinstance(value, BaseModel) and not isinstance(value, Component):
             yield from options(value, (*prefix, key))
         else:
             yield (*prefix, key)
@@ -41,7 +40,7 @@ def candidates(annotation, value):
     if origin in {Union, types.UnionType}:
         found = [other for kind in get_args(annotation) for other in candidates(kind, value)]
         return [other for other in found if other != value] + ([] if value is None else [None])
-    if annotation is type(None):
+    if annotation in {type(None), Component}:
         return []
     if origin is Literal:
         return [other for other in get_args(annotation) if other != value]
@@ -136,7 +135,7 @@ def variants(config, path):
 def matters(name, config, path):
     """Whether some other value of the option changes a training."""
     tried = 0
-    for encoder in ENCODERS:
+    for encoder in encoders_of(name):  # an option that only one of them knows is found with it
         for other in variants(config, path):
             try:
                 if spec_of(name, encoder, other) != spec_of(name, encoder, config):
@@ -176,5 +175,5 @@ def is_switch(value):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_trace_repeats(name):
-    json = config_of(name).model_dump_json()
-    assert trace(name, ENCODERS[0], json) == trace.__wrapped__(name, ENCODERS[0], json)
+    json, encoder = config_of(name).model_dump_json(), encoders_of(name)[0]
+    assert trace(name, encoder, json) == trace.__wrapped__(name, encoder, json)

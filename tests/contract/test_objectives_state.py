@@ -7,7 +7,6 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 
-from medssl.core.errors import ConfigError
 from medssl.core.registry import OBJECTIVES
 from medssl.core.seeding import seed_everything
 from medssl.training.checkpoint import load_latest
@@ -15,17 +14,18 @@ from medssl.training.loop import Loop
 from medssl.training.optim import OptimConfig, build_optimizer
 from medssl.training.schedule import LoopConfig
 from tests.objectives.ddp import assert_two_ranks_equal_one
-from tests.objectives.tiny import batch_of, make, passes, ready, run
+from tests.objectives.tiny import batch_of, encoders_of, make, passes, ready, run
 
 NAMES = OBJECTIVES.names()
-ENCODER = "vit3d-xs"
 HALF = 2
 TOTAL = 30
 # Options that put all of an objective's state to use.
 OPTIONS = {
     "barlow": {"mixed": 1.0},
     "deepcluster": {"cluster_every": 2},
+    "local_global": {"global_share": 0.5},
     "swav": {"queue": 8, "queue_from": 0.12},
+    "image_volume": {"queue": 8, "volumes_from": 0.12},
 }
 # Nothing reads the running statistics of a teacher's batch norms: they use those of the batch.
 UNREAD = ("running_mean", "running_var", "num_batches_tracked")
@@ -56,15 +56,15 @@ def fit(loop, source, folder):
 @pytest.mark.parametrize("name", NAMES)
 def test_resume_is_bitwise(name, tmp_path):
     seed_everything(5)
-    whole = looped(make(name, ENCODER))
+    whole = looped(make(name, encoders_of(name)[0]))
     torch.manual_seed(6)
     losses = fit(whole, batches(whole.bare), tmp_path / "whole")
-    first = looped(make(name, ENCODER))
+    first = looped(make(name, encoders_of(name)[0]))
     torch.manual_seed(6)
     with pytest.raises(StopIteration):  # the power fails
         fit(first, batches(first.bare)[:HALF], tmp_path / "parts")
     torch.manual_seed(99)
-    second = looped(make(name, ENCODER))
+    second = looped(make(name, encoders_of(name)[0]))
     second.restore(load_latest(tmp_path / "parts", "h"))
     assert second.step == HALF
     assert fit(second, batches(second.bare, HALF), tmp_path / "parts") == losses[HALF:]
@@ -76,7 +76,7 @@ def test_resume_is_bitwise(name, tmp_path):
 @cache
 def trained(name):
     """An objective after some steps, so that queues and banks hold something."""
-    task = make(name, ENCODER, **OPTIONS.get(name, {}))
+    task = make(name, encoders_of(name)[0], **OPTIONS.get(name, {}))
     run(task, batch_of(task), steps=3, total=TOTAL)
     return task
 
@@ -130,21 +130,16 @@ def test_every_saved_field_matters(name):
     assert idle == []
 
 
-def two_rank_case(name, encoder=ENCODER):
+def two_rank_case(name):
     """Cases travel to other processes by name."""
-    return ready(make(name, encoder))
+    return ready(make(name, encoders_of(name)[0]))
 
 
-def two_rank_batch(name, encoder=ENCODER):
-    return batch_of(make(name, encoder), samples=4)
+def two_rank_batch(name):
+    return batch_of(make(name, encoders_of(name)[0]), samples=4)
 
 
 def test_two_ranks_equal_one():
-    cases = {}
-    for name in NAMES:
-        try:
-            make(name, ENCODER)
-        except ConfigError:
-            continue
-        cases[name] = (partial(two_rank_case, name), partial(two_rank_batch, name))
-    assert_two_ranks_equal_one(cases)
+    assert_two_ranks_equal_one(
+        {name: (partial(two_rank_case, name), partial(two_rank_batch, name)) for name in NAMES}
+    )

@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 
 from medssl.archive.store import tissue_box
 from medssl.core.config import validate
+from medssl.core.errors import ConfigError
 from medssl.core.registry import OBJECTIVES
 from medssl.core.seeding import generator, seed_everything
 from medssl.core.viewspec import Setting
@@ -23,6 +24,7 @@ from medssl.encoders._base import build_encoder
 from medssl.views.matching import BodyMatcher
 from medssl.views.sample import build_sample
 from medssl.views.source import Source
+from tests.objectives.teachers import teacher_run
 
 # Name -> crop and options. Two of each kind: with and without tokens.
 ENCODERS = {
@@ -32,10 +34,18 @@ ENCODERS = {
     "timm/vit_tiny_patch16_224": ((24, 24), {"patch_size": 4}),
 }
 VOLUME, TOKENS = "resenc-xs", "vit3d-xs"
+_PAIRS = ((TOKENS, VOLUME), ("timm/resnet18", "timm/vit_tiny_patch16_224"))
 RECORDS = 8
 SHAPES = {2: (1, 44, 48), 3: (22, 40, 24)}
 # As many clusters as records are found at once, whatever the options; a queue counts once full.
-_FEW = {"deepcluster": {"clusters": 4, "iterations": 1}, "swav": {"queue": 4}}
+_FEW = {
+    "deepcluster": {"clusters": 4, "iterations": 1},
+    "local_global": {"global_share": 0.0, "local_share": 0.0},  # all weights learn in each step
+    "swav": {"queue": 4},
+    "image_volume": {"queue": 4, "slices": 4},
+    "voco": {"crops": 2},
+    "supervoxel": {"segments": 16},
+}
 # Integers from here on are widths, queues and numbers of prototypes.
 _WIDE, _NARROW = 128, 64
 
@@ -54,7 +64,9 @@ def narrow(config):
 def config_of(name, **options):
     """The narrowed config of an objective with some options set."""
     module, _ = OBJECTIVES.module(name)
-    values = {**narrow(module.Config()).model_dump(), **_FEW.get(name, {}), **options}
+    taught = {"teacher": teacher_run()} if "teacher" in module.Config.model_fields else {}
+    few = {**taught, **_FEW.get(name, {})}
+    values = {**narrow(module.Config()).model_dump(), **few, **options}
     return validate(module.Config, values, where=name)
 
 
@@ -72,6 +84,18 @@ def make(name, encoder, config=None, **options):
 def _encoder(name):
     seed_everything(0)
     return build_encoder(name, ENCODERS[name][1], 1)
+
+
+@cache
+def encoders_of(name):
+    """Two encoders, one with tokens: volume encoders, or image encoders where those are refused."""
+    for pair in _PAIRS:
+        try:
+            make(name, pair[0])
+        except ConfigError:
+            continue
+        return pair
+    raise AssertionError(name)
 
 
 def ready(task):
@@ -100,7 +124,7 @@ def sample_of(spec, number, rng):
     """One sample of a record, as :mod:`medssl.core.viewspec` lays it out."""
     flat = len(spec.views[0].crop) == 2
     slices = spec.partitions or spec.stack or (spec.partner and spec.partner.kind == "neighbour")
-    phantoms = Phantoms(2 if flat and not slices else 3)
+    phantoms = Phantoms(2 if flat and not slices else 3, mixed=spec.stack is not None)
     matcher = BodyMatcher(spec, phantoms)
     return {**build_sample(spec, rng, phantoms, number % RECORDS, matcher), "replaced": 0.0}
 
@@ -108,13 +132,14 @@ def sample_of(spec, number, rng):
 class Phantoms:
     """Records as the views see them: pictures or volumes, two of each patient."""
 
-    def __init__(self, axes):
-        self.axes = axes
+    def __init__(self, axes, *, mixed=False):
         self.patients = np.arange(RECORDS) // 2
         self.pictures = np.full(RECORDS, axes == 2)
+        if mixed:
+            self.pictures[1::4] = True
 
     def source(self, record):
-        return source(record, self.axes)
+        return source(record, 2 if self.pictures[record] else 3)
 
 
 @cache

@@ -46,6 +46,19 @@ class ViewOptions(Config):
     _partly = field_validator("spatial", "intensity", mode="before")(over_the_defaults)
 
 
+class StackOptions(Config):
+    """How two stacks of one volume differ; all slices of a stack are cut and changed alike."""
+
+    spatial: Spatial = Spatial(rotate_deg=10.0, scale=(0.8, 1.25))
+    """Rotation, zoom, bending, flips in the plane."""
+    intensity: Intensity = GENTLE
+    """Grey values."""
+    overlap: float = Field(default=0.5, ge=0, le=1)
+    """Smallest share of a view that the first one shows too, per axis: pixels and slices."""
+
+    _partly = field_validator("spatial", "intensity", mode="before")(over_the_defaults)
+
+
 def pair_of_views(options: ViewOptions, setting: Setting, *, count: int = 2) -> ViewSpec:
     """``count`` full-size views of one place."""
     view = View(
