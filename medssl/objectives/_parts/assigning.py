@@ -1,0 +1,144 @@
+"""What objectives share in which a student gives its teacher's assignments to prototypes.
+
+N vectors, K prototypes, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from medssl.core.config import Config as BaseConfig
+from medssl.core.ema import cosine_momentum
+from medssl.core.taskmodule import TaskModule
+from medssl.objectives._parts.dino import Balanced, Centred, DinoHead, Targets, warmed
+from medssl.objectives._parts.heads import Norm
+from medssl.objectives._parts.prototypes import Prototypes
+from medssl.objectives._parts.teacher import Teacher
+
+
+class AssignmentConfig(BaseConfig):
+    """Options of heads, targets and teacher."""
+
+    prototypes: int = Field(default=1024, ge=1)
+    """Outputs of the head, K. About 1024 up to some thousand records, 4096 for 50,000; the papers'
+    65,536 are for millions."""
+    hidden: int = Field(default=1024, ge=1)
+    """Width of the head's hidden layers."""
+    bottleneck: int = Field(default=256, ge=1)
+    """Width of the vectors compared with prototypes."""
+    norm: Norm = "batch"
+    """Norm in the head: ``batch`` (over all devices), ``layer``, or ``none`` as DINO's own."""
+    targets: Literal["centring", "sinkhorn"] = "sinkhorn"
+    """What keeps the teacher from giving one answer to all: equal shares (DINOv2), or a moving
+    centre (DINO, iBOT). In batches below some dozens centred targets soon say nothing."""
+    centre_momentum: float = Field(default=0.9, ge=0, le=1)
+    """Of the moving centre (centring only)."""
+    student_temperature: float = Field(default=0.1, gt=0)
+    """tau_S."""
+    teacher_temperature: tuple[float, float] = (0.04, 0.07)
+    """tau_T at the first step and after its warm-up."""
+    temperature_warmup: float = Field(default=0.3, ge=0, le=1)
+    """Share of all steps over which tau_T rises."""
+    momentum: float = Field(default=0.996, ge=0, le=1)
+    """Of the teacher at the first step; rises to 1 along a cosine."""
+    freeze_last: float = Field(default=0.01, ge=0, le=1)
+    """Share of all steps in which prototypes stay as they are."""
+    patch_weight: float = Field(default=1.0, ge=0)
+    """Weight of the loss on hidden tokens (iBOT); 0 = off."""
+    shared_head: bool | None = False
+    """One head for samples and tokens, or one each; none given: one where both vectors have one
+    width."""
+
+
+class Heads(nn.Module):
+    """Logits of samples and, where wanted, of tokens.
+
+    Args:
+        width: of the vectors of samples.
+        token_width: of tokens.
+        config: sizes, and whether both share one head.
+    """
+
+    def __init__(self, width: int, token_width: int, config: AssignmentConfig) -> None:
+        super().__init__()
+        sizes = (config.hidden, config.bottleneck, config.prototypes)
+        self.whole = DinoHead(width, *sizes, norm=config.norm)
+        fits = width == token_width
+        shared = fits if config.shared_head is None else config.shared_head
+        separate = config.patch_weight > 0 and not shared
+        self.patch = DinoHead(token_width, *sizes, norm=config.norm) if separate else None
+
+    def patches(self, tokens_MD: Tensor) -> Tensor:
+        """Token vectors -> logits (M, K)."""
+        out: Tensor = (self.patch or self.whole)(tokens_MD)
+        return out
+
+
+class Assigning(TaskModule):
+    """Heads, their slow copy, targets, and the schedules of both."""
+
+    progress: Tensor
+
+    def __init__(self, config: AssignmentConfig, heads: Heads) -> None:
+        super().__init__()
+        self.settings = config
+        self.heads = heads
+        self.teacher_heads = Teacher(heads)
+        self.targets = _targets(config)
+        self.patch_targets = _targets(config) if config.patch_weight else None
+        self.register_buffer("progress", torch.zeros(()))
+
+    def followed(self) -> Mapping[Teacher, nn.Module]:
+        """Teachers beside the heads', and whom they follow."""
+        return {}
+
+    @property
+    def _teacher_heads(self) -> Heads:
+        heads = self.teacher_heads.module
+        assert isinstance(heads, Heads)
+        return heads
+
+    def _temperature(self) -> float:
+        c = self.settings
+        return warmed(c.teacher_temperature, c.temperature_warmup, float(self.progress))
+
+    def note(self, raw: list[tuple[Targets, Tensor]]) -> None:
+        """Raw teacher logits of a training step, and whose centre they move."""
+        if self.training and torch.is_grad_enabled():
+            for targets, logits in raw:
+                targets.note(logits)
+
+    def before_update(self, progress: float) -> None:
+        """Prototypes rest at first; without a gradient weight decay leaves them alone too."""
+        if progress < self.settings.freeze_last:
+            for module in self.heads.modules():
+                if isinstance(module, Prototypes):
+                    module.weight.grad = None
+
+    def after_update(self, progress: float) -> None:
+        """Teachers, centres and the clock of the schedules."""
+        momentum = cosine_momentum(self.settings.momentum, progress)
+        for teacher, student in {**self.followed(), self.teacher_heads: self.heads}.items():
+            teacher.follow(student, momentum)
+        for targets in self._all_targets():
+            targets.update()
+        self.progress.fill_(progress)
+
+    def discard_update(self) -> None:
+        """Drop what was noted for the centres."""
+        for targets in self._all_targets():
+            targets.forget()
+
+    def _all_targets(self) -> list[Targets]:
+        return [module for module in self.modules() if isinstance(module, Targets)]
+
+
+def _targets(config: AssignmentConfig) -> Targets:
+    if config.targets == "sinkhorn":
+        return Balanced()
+    return Centred(config.prototypes, config.centre_momentum)
