@@ -31,6 +31,7 @@ from medssl.stages._health import watch
 from medssl.stages._init import encoder_of, load_init, load_objective
 from medssl.stages._matcher import matcher_of
 from medssl.stages._records import digest, fill_store, select, stored
+from medssl.stages._sources import StoredRecords
 from medssl.stages._style import views_of
 from medssl.training.meter import peak_memory_mb
 from medssl.views.guard import check_views
@@ -79,27 +80,15 @@ def run(config: PretrainConfig) -> Run:
     seed_everything(config.seed)
     encoder = build_encoder(config.encoder.name, config.encoder.options, config.channels)
     catalog = _catalog(config, run, fabric)
-    store = Store(
-        config.store or catalog.folder / "store", _train.contract_of(config, config.channels)
-    )
-    usable = partial(_usable, catalog, config, encoder)
-    if fabric.is_global_zero:
-        fill_store(catalog, usable(), store, config.failure_budget)
-    fabric.barrier()
-    # Pixel hashes are known now: a picture of a held-out patient may have left the split.
-    records = usable(run)
-    kept_records = stored(records, store)
+    records, kept_records = _stored(catalog, config, encoder, run, fabric)
     entries = list(kept_records.entries)
-    if not entries:
-        raise NothingUsableError("no record is left to learn from", fix="see quarantine.jsonl")
-
     task, card, origin = _task_and_card(config, encoder, records, entries)
     spec = task.views()
     check_views(spec, {entry.modality for entry in entries}, config.channels)
     check_partners(spec, kept_records)
     identity = {
         "records_digest": digest(entries),
-        "contract": store.contract.digest,
+        "contract": kept_records.store.contract.digest,
         "crop": card.patch_size,
         **origin,
         **({"continued_from": source.digest} if source else {}),
@@ -160,6 +149,24 @@ def _derived(config: PretrainConfig, entries: list[Entry]) -> dict[str, Any]:
             "encoder": _train.with_defaults(config.encoder, ENCODERS),
         },
     }
+
+
+def _stored(
+    catalog: Catalog, config: PretrainConfig, encoder: Encoder, run: Run, fabric: Fabric
+) -> tuple[list[Record], StoredRecords]:
+    """Records to learn from, and those of them that are in the store, filled by rank 0."""
+    contract = _train.contract_of(config, config.channels)
+    store = Store(config.store or catalog.folder / "store", contract)
+    usable = partial(_usable, catalog, config, encoder)
+    if fabric.is_global_zero:
+        fill_store(catalog, usable(), store, config.failure_budget)
+    fabric.barrier()
+    # Pixel hashes are known now: a picture of a held-out patient may have left the split.
+    records = usable(run)
+    kept = stored(records, store)
+    if not kept.entries:
+        raise NothingUsableError("no record is left to learn from", fix="see quarantine.jsonl")
+    return records, kept
 
 
 def _usable(
