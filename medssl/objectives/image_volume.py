@@ -19,6 +19,7 @@ Algorithm:
 Loss:
     L = L_intra + L_inter + L_mask
     L_intra = mean over samples, mean over shared slices, -1/2 (q_s log p_t + q_t log p_s)
+    L_inter = mean over volumes, the same of Q and P
     L_mask = mean over volumes, mean over hidden slices, 2 - 2 cos(u, z)
 
 When to use:
