@@ -7,11 +7,14 @@ can be told apart; poses, sizes and fields of view differ more than in the archi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from medssl.archive._phantom_body import Patient, ct_scan, draw_patient, rotation
+from medssl.archive.phantom import save_nifti
+from medssl.core.seeding import generator
 
 SPACING_MM = 5.0
 SHAPE_DHW = (48, 44, 60)
@@ -40,6 +43,19 @@ class Scan:
     affine: npt.NDArray[np.float64]
     voxels_L3: npt.NDArray[np.float64]
     visible_L: npt.NDArray[np.bool_]
+
+
+def draw_scans(part: str, count: int) -> list[Scan]:
+    """Scans of so many patients; those of two parts are different people."""
+    return [draw_scan(generator(0, "landmarks", part, number)) for number in range(count)]
+
+
+def write_scans(folder: Path, scans: list[Scan]) -> Path:
+    """One NIfTI file per patient."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, scan in enumerate(scans):
+        save_nifti(folder / f"PT{number:03d}.nii.gz", scan.hu_DHW, scan.affine, np.int16)
+    return folder
 
 
 def draw_scan(rng: np.random.Generator) -> Scan:
