@@ -5,15 +5,22 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
 import torch
 from pydantic import BaseModel
 
+from medssl.core.config import Component
 from medssl.core.errors import ConfigError
+from medssl.core.preprocess import Contract
 from medssl.core.registry import ENCODERS, OBJECTIVES
 from medssl.core.viewspec import Setting, ViewSpec
+from medssl.encoders._base import build_encoder
+from medssl.encoders.card import Card, save_model
 
 NOTE = "<!-- written by `make docs` from the objective's file; change that -->"
 # Parts of an objective's docstring, after its summary and idea; these are shown as code.
@@ -26,6 +33,8 @@ _KINDS: tuple[tuple[str, str, tuple[int, ...], dict[str, Any]], ...] = (
     ("image", "timm/resnet18", (64, 64), {}),
     ("image", "timm/vit_tiny_patch16_224", (64, 64), {"patch_size": 8}),
 )
+
+_RUNS = TemporaryDirectory(prefix="medssl-pages-")
 
 
 def page(name: str, module: ModuleType) -> str:
@@ -104,7 +113,7 @@ def _facts(name: str) -> str:
                  for kind, encoder, crop, extra in _KINDS}  # fmt: skip
     taken = {key: task for key, task in tasks.items() if task}
     kinds = sorted({kind for kind, _ in taken})
-    only = "" if len(taken) == len(_KINDS) else " transformers"
+    only = "" if any("vit" not in encoder for _, encoder in taken) else " transformers"
     shown = taken[next(key for key in taken if "vit" in key[1])]
     state = ", ".join(_state(shown)) or "none"
     return f"{' and '.join(kinds)}{only} | {_views(shown.views())} | {state}"
@@ -114,10 +123,40 @@ def _task(name: str, encoder: str, crop: tuple[int, ...], extra: dict[str, Any])
     """The objective on meta tensors, ``None`` where it refuses the encoder."""
     objective, (bridge, variant) = OBJECTIVES.module(name)[0], ENCODERS.module(encoder)
     net = bridge.build(variant, bridge.Config(**extra), 1)
-    try:
-        return objective.Objective(net, objective.Config(), Setting(crop=crop, records=8))
-    except ConfigError:
-        return None
+    for teacher in _teachers(objective.Config, encoder, extra):
+        config = objective.Config(**teacher)
+        try:
+            return objective.Objective(net, config, Setting(crop=crop, records=8))
+        except ConfigError:
+            continue
+    return None
+
+
+def _teachers(config: type[BaseModel], encoder: str, extra: dict[str, Any]) -> list[dict[str, Any]]:
+    """Runs to learn from, where one is needed: of the same encoder, and of an image encoder."""
+    if "teacher" not in config.model_fields:
+        return [{}]
+    _, image, _, options = _KINDS[-1]
+    return [{"teacher": _run(encoder, **extra)}, {"teacher": _run(image, **options)}]
+
+
+def _run(name: str, **options: Any) -> str:
+    """The folder of a run with random weights."""
+    folder = Path(_RUNS.name) / name.replace("/", "_")
+    if folder.is_dir():
+        return str(folder)
+    with torch.device("cpu"):
+        encoder = build_encoder(name, options, 1)
+        card = Card(
+            encoder=Component.model_validate({"name": name, **options}),
+            in_channels=1,
+            channels=("grey",),
+            contract=Contract(),
+            modality="MR",
+            patch_size=encoder.size_multiple,
+        )
+        save_model(folder, card, {"encoder": encoder})
+    return str(folder)
 
 
 def _views(spec: ViewSpec) -> str:
@@ -125,7 +164,8 @@ def _views(spec: ViewSpec) -> str:
     told = []
     for view in spec.views:
         masked = " with hidden tokens" if view.mask or view.targets else ""
-        told.append(f"{view.count} {'full' if view.crop == full else 'small'}{masked}")
+        count = view.count * prod(view.tiles)
+        told.append(f"{count} {'full' if view.crop == full else 'small'}{masked}")
     return " + ".join(told)
 
 

@@ -31,8 +31,11 @@ ALLOWED = {
     "": {"core", "readers", "stages"},  # medssl/_api.py
     "__main__": {"cli"},
 }
-# Pipelines that time or check single rooms.
-MEASURING = ("bench_", "_bench_", "check_", "_references", "gpu_check", "_video_", "_scenes")
+# Pipelines that time, check or describe single rooms.
+MEASURING = (
+    "bench_", "_bench_", "check_", "_references", "gpu_check", "_video_", "_scenes",
+    "_objective_pages",
+)  # fmt: skip
 TORCH = {"torch", "torchvision", "lightning", "monai", "timm", "segmentation_models_pytorch"}
 TORCH_FREE = {"readers", "archive", "cli"}
 
