@@ -101,12 +101,17 @@ def test_whole_passes_hold_partners_too_and_repeat_them(records):
     assert [len(batch["views"]) for batch in first] == [4, 4]
 
 
-def test_views_of_partners_have_a_style_of_their_own(records):
-    styled, plain = dataset(records, STYLED), dataset(records)
-    for index_ in range(4):
+PARTS = ViewSpec(views=(View(crop=(8, 8, 8)),), partitions=4)
+
+
+@pytest.mark.parametrize("spec", [SPEC, PARTS], ids=["partners", "parts"])
+def test_every_view_has_a_style_of_its_own(records, spec):
+    styled = dataset(records, spec.model_copy(update={"style": (0.4, 0.6)}))
+    both = [[data[i]["views"] for i in range(BATCH)] for data in (styled, dataset(records, spec))]
+    for views in range(4):
         kept = [
-            np.allclose(styled[i]["views"][index_]["x"], plain[i]["views"][index_]["x"], atol=1e-4)
-            for i in range(BATCH)
+            np.allclose(one[views]["x"], other[views]["x"], atol=1e-4)
+            for one, other in zip(*both, strict=True)
         ]
         assert sum(kept) == 1  # the reference of this view
 
