@@ -25,13 +25,13 @@ from medssl.archive.phantom import save_nifti
 from medssl.core.seeding import generator
 from pipelines._bench import write_table
 
-STEPS = 12
+STEPS = 8
 # Those that warm up, and are not timed.
 WARM = 2
 # Body of the phantom in so few voxels: (W, H, D), and their size in mm.
-MR_WHD, MR_MM = (36, 48, 34), (8.0, 6.0, 8.0)
-CT_WHD, CT_MM = (48, 48, 24), (7.0, 6.0, 10.0)
-PICTURE_HW = (96, 128)
+MR_WHD, MR_MM = (32, 46, 30), (9.0, 6.5, 9.0)
+CT_WHD, CT_MM = (32, 32, 28), (10.0, 9.0, 9.0)
+PICTURE_HW = (64, 96)
 
 
 def main() -> None:
@@ -44,6 +44,7 @@ def main() -> None:
             folder = Path(name) / what.replace(" ", "_")
             write(folder / "archive", count)
             rows.append([f"{count} {what}", *_compared(folder)])
+            typer.echo(rows[-1])
     write_table(
         "plan",
         "Plans against the runs they plan",

@@ -76,8 +76,9 @@ def draft(config: PlanConfig, catalog: Catalog, machine: Machine) -> Draft:
 def _objectives(config: PlanConfig, facts: Facts, machine: Machine) -> list[Choice]:
     if config.objective:
         return [Choice(config.objective, "asked for")]
-    bridge = config.encoder is not None and "/" in config.encoder.name  # to an image library
-    flat = facts.kind == "image" or bool(rules.sliced(facts)) or bridge
+    flat = facts.kind == "image" or bool(rules.sliced(facts))
+    if config.encoder:
+        flat = "/" in config.encoder.name  # a library's; those are for images
     found = rules.objectives(facts, machine, flat=flat)
     return [Choice(Component(name=name), why) for name, why in found]
 

@@ -31,8 +31,6 @@ SIDE_PX = 256
 # Each record is seen so often, within these bounds of samples.
 PASSES, FEWEST_SAMPLES, MOST_SAMPLES = 200, 16_000, 640_000
 WARMUP_SHARE = 0.05
-# A plan below this share of the steps that the data deserve says so.
-SHORT = 0.25
 # Objectives that need an encoder that can leave tokens out, or are made for one.
 _TOKENS = {"dino", "ibot", "jepa"}
 # Options of the shipped recipe of an objective that a plan takes over; they belong together.
