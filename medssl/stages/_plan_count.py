@@ -19,11 +19,12 @@ from medssl.encoders._base import Encoder
 from medssl.stages.pretrain import PretrainConfig
 
 # A process with the libraries loaded.
-_LIBRARIES_BYTES = 7e8
+_LIBRARIES_BYTES = 9e8
 # Bytes per weight: itself, its gradient, two moments; and a checkpoint twice, while it is written.
 _STATE_BYTES, _CHECKPOINT_BYTES = 16, 24
-# The backward pass and the objective's own layers on top of what the encoder's forward keeps.
-_REST = 2.0
+# What a step takes, objective and backward pass included, to what the encoder's forward keeps;
+# from the runs of docs/results/plan.md.
+_REST = 4.0
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,13 @@ def count(config: PretrainConfig, encoder: Encoder, records: int) -> Count:
     spec = _views(encoder, config.objective, crop, records)
     views = sum(view.count * math.prod(view.tiles) * math.prod(view.crop) for view in spec.views)
     views *= max(spec.partitions, 1) * (1 + (spec.partner is not None)) * (spec.stack or 1)
-    kept = _kept_bytes(encoder, crop, bf16=config.precision.startswith("bf16"))
-    weights = sum(one.numel() for one in encoder.parameters())
+    bf16 = config.precision.startswith("bf16")
+    # The difference leaves out what does not grow with the batch, such as weights as bfloat16.
+    one, two = (_kept_bytes(encoder, n, crop, bf16=bf16) for n in (1, 2))
+    weights = sum(weight.numel() for weight in encoder.parameters())
     return Count(
         fixed=_LIBRARIES_BYTES + weights * (_STATE_BYTES + _CHECKPOINT_BYTES),
-        sample=_REST * kept * views / math.prod(crop),
+        sample=_REST * (two - one) * views / math.prod(crop),
         parameters=weights,
     )
 
@@ -73,8 +76,8 @@ def _views(encoder: Encoder, part: Component, crop: tuple[int, ...], records: in
     return spec
 
 
-def _kept_bytes(encoder: Encoder, crop: tuple[int, ...], *, bf16: bool) -> int:
-    """Bytes that autograd keeps of one view, weights left out."""
+def _kept_bytes(encoder: Encoder, samples: int, crop: tuple[int, ...], *, bf16: bool) -> int:
+    """Bytes that autograd keeps of a batch of views, weights left out."""
     own = {one.untyped_storage().data_ptr() for one in encoder.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -87,7 +90,7 @@ def _kept_bytes(encoder: Encoder, crop: tuple[int, ...], *, bf16: bool) -> int:
     def back(x: torch.Tensor) -> Any:
         return x
 
-    view = torch.randn(1, encoder.in_channels, *crop)
+    view = torch.randn(samples, encoder.in_channels, *crop)
     with (
         torch.autograd.graph.saved_tensors_hooks(note, back),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16),
