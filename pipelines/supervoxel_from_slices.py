@@ -28,8 +28,9 @@ STUDENT, STEPS = "resenc-xs", 60
 LEARNT, UNTRAINED = "supervoxel, teacher pretrained on slices", "supervoxel, teacher at random"
 RANDOM = "random weights"
 NOTE = (
-    "Hippocampus MR, Dice (mean of 2 labels) of a linear probe, 5 labelled volumes. {steps} steps of 8 "
-    "crops; teacher: simclr, {slow} of 32 slices; {seeds} seeds; 95 % bootstrap intervals, paired."
+    "Hippocampus MR, Dice (mean of 2 labels) of a linear probe, 5 labelled volumes. "
+    "{steps} steps of 8 crops; teacher: simclr, {slow} steps of 32 slices; {seeds} seeds; "
+    "95 % bootstrap intervals, paired."
 )
 
 
