@@ -30,10 +30,13 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import Field
 from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
+from medssl.core.features import Features
 from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import MaskKind, MaskSpec, Setting, Spatial, View, ViewSpec
@@ -91,19 +94,19 @@ class Objective(TaskModule):
 
     def step(self, batch: Batch) -> StepOutput:
         """Error on hidden tissue, and the share of voxels that were targets."""
-        loss, counted = self._compare(batch)
+        [view] = batch["views"]
+        loss, counted = self.compare(view, self.encoder(view["x"], view["mask"]))
         return StepOutput(loss, {"reconstruction": loss, "target_share": counted.float().mean()})
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss."""
-        return {"reconstruction": self._compare(batch)[0]}
-
-    def _compare(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss, and which of the patches' voxels counted."""
         [view] = batch["views"]
+        return {"reconstruction": self.compare(view, self.encoder(view["x"], view["mask"]))[0]}
+
+    def compare(self, view: Mapping[str, Tensor], features: Features) -> tuple[Tensor, Tensor]:
+        """Loss of a view's features, and which of the patches' voxels counted."""
         x, mask = view["x"], view["mask"]
         size, grid = self.encoder.token_size, self.encoder.grid(tuple(x.shape[2:]))
-        features = self.encoder(x, mask)
         if self.decoder is None:
             prediction = self.token_decoder(features.tokens_BND, mask, grid)
             target = standardise(patchify(x, size))

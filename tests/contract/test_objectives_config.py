@@ -5,6 +5,7 @@ import types
 from enum import Enum
 from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Literal, Union, get_args, get_origin
 
 import pytest
@@ -19,8 +20,8 @@ from tests.objectives.tiny import batch_of, config_of, encoders_of, make, passes
 NAMES = OBJECTIVES.names()
 STEPS = 2
 # Shares of all steps, which two steps do not tell apart; see test_dino.py, once per share.
-# A teacher's run: see test_supervoxel.py.
-ELSEWHERE = {("dino", "gram_at"), ("supervoxel", "teacher")}
+# A teacher's run: see test_supervoxel.py, test_self_distill.py.
+ELSEWHERE = {("dino", "gram_at"), ("supervoxel", "teacher"), ("self_distill", "teacher")}
 
 
 def options(config, prefix=()):
@@ -40,7 +41,7 @@ def candidates(annotation, value):
     if origin in {Union, types.UnionType}:
         found = [other for kind in get_args(annotation) for other in candidates(kind, value)]
         return [other for other in found if other != value] + ([] if value is None else [None])
-    if annotation in {type(None), Component}:
+    if annotation in {type(None), Component, Path}:
         return []
     if origin is Literal:
         return [other for other in get_args(annotation) if other != value]

@@ -8,6 +8,7 @@ Wide heads, long queues and many prototypes are narrowed: see :func:`narrow`.
 
 import copy
 from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -46,6 +47,8 @@ _FEW = {
     "voco": {"crops": 2},
     "supervoxel": {"segments": 16},
 }
+# Their teacher has the encoder of the student.
+_OWN_KIND = {"self_distill"}
 # Integers from here on are widths, queues and numbers of prototypes.
 _WIDE, _NARROW = 128, 64
 
@@ -75,6 +78,9 @@ def make(name, encoder, config=None, **options):
     crop, _ = ENCODERS[encoder]
     module, _ = OBJECTIVES.module(name)
     config = config or config_of(name, **options)
+    if name in _OWN_KIND:
+        run = teacher_run(encoder, seed=1, **ENCODERS[encoder][1])
+        config = config.model_copy(update={"teacher": Path(run)})
     net = copy.deepcopy(_encoder(encoder))
     seed_everything(1)
     return module.Objective(net, config, Setting(crop=crop, records=RECORDS))
