@@ -19,8 +19,10 @@ When to use:
     Many small records (pictures, slices) with several groups of equal importance. Keep the number
     of prototypes below batch + queue: codes spread over more prototypes than samples mean nothing.
     Balanced codes split a group that fills most of an archive; then prefer dino or vicreg.
-    A loss that stays at log K says that views share too little for codes to be predicted: gentler
-    views, a larger batch, or deepcluster, whose labels stay.
+    A loss that stays at log K, with ``teacher_entropy`` near log K, says that codes have become
+    uniform and teach nothing: seen in 200 steps on toy pictures (16 groups, batch 16), with and
+    without queue, for 16 and 128 prototypes. There epsilon=0.02 kept the codes sharp and helped a
+    little (one seed, below simclr); gentler views, larger batches and deepcluster are other ways.
 
 Source:
     Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster
