@@ -143,7 +143,7 @@ class Curve:
     def _method(self, seeds: Sequence[int]) -> str:
         return (
             f"Written by `pipelines/{self.finetune}.py`; medssl {medssl.__version__}. "
-            f"Test Dice, mean of both labels, {len(self.groups)} volumes in "
+            f"Test Dice, mean of all labels, {len(self.groups)} volumes in "
             f"{len(set(self.groups.values()))} groups, {len(seeds)} seeds. "
             "95 % intervals: seeds and groups resampled together, 10,000 draws; the difference "
             "is paired by seed and volume. Both arms have the same labelled cases, recipe and "

@@ -24,6 +24,7 @@ def link_cases(data: Path, folder: Path, cases: Iterable[str]) -> Path:
         for name in names
     ]
     content["numTraining"] = len(names)
+    content["test"] = []
     for part in ("imagesTr", "labelsTr"):
         shutil.rmtree(folder / part, ignore_errors=True)  # links of another choice
         (folder / part).mkdir(parents=True)
