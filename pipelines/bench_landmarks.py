@@ -108,8 +108,8 @@ def report(found: dict[str, npt.NDArray[np.float64]]) -> list[tuple[Any, ...]]:
 
 def main(
     out: Annotated[Path, typer.Option(help="Where scans and run go.")],
-    steps: Annotated[int, typer.Option(help="Of the pretraining.")] = 300,
-    patients: Annotated[int, typer.Option(help="Patients learnt from.")] = 16,
+    steps: Annotated[int, typer.Option(help="Of the pretraining.")] = 800,
+    patients: Annotated[int, typer.Option(help="Patients learnt from.")] = 24,
     tested: Annotated[int, typer.Option(help="Held-out patients.")] = 8,
     results: Annotated[Path, typer.Option(help="Folder of the table.")] = RESULTS,
 ) -> None:
@@ -117,7 +117,7 @@ def main(
     start_s = time.process_time()
     run = pretrain(out, draw_scans("train", patients), steps)
     trained_s = time.process_time() - start_s
-    scans = draw_scans("test", tested)
+    scans = draw_scans("held out", tested)
     records = records_of(out, run, scans)
     fabric = Fabric(accelerator="cpu", devices=1)
     found = {
@@ -147,7 +147,8 @@ def _note(steps: int, patients: int, tested: int, trained_s: float) -> str:
         f"core in the last call. {tested} other patients: organ centres and poles of each are "
         "looked up in every other one that shows them. Patients differ in organ sizes and places, "
         "size of the body (0.85 to 1.15), pose (10 degrees about each axis) and field of view "
-        "(40 mm along the body, 25 and 15 mm across)."
+        "(40 mm along the body, 25 and 15 mm across). The number of steps and of patients learnt "
+        "from was chosen on other patients: 300 steps on 16 gave a median of 2.14 voxels there."
     )
 
 

@@ -21,7 +21,11 @@ NAMES = OBJECTIVES.names()
 STEPS = 2
 # Shares of all steps, which two steps do not tell apart; see test_dino.py, once per share.
 # A teacher's run: see test_supervoxel.py, test_self_distill.py.
-ELSEWHERE = {("dino", "gram_at"), ("supervoxel", "teacher"), ("self_distill", "teacher")}
+# Its embedding's run: test_alice.py. Bending, which anatomy refuses: test_anatomy.py.
+ELSEWHERE = {
+    ("dino", "gram_at"), ("supervoxel", "teacher"), ("self_distill", "teacher"),
+    ("alice", "embedding"), ("anatomy", "views.spatial.elastic_mm"),
+}  # fmt: skip
 
 
 def options(config, prefix=()):
