@@ -31,7 +31,7 @@ from medssl.views.embedding import EmbeddingMatcher
 from medssl.views.matching import BodyMatcher
 from medssl.views.pairs import Matcher
 from pipelines._bench import RESULTS, write_table
-from pipelines._landmarks import SPACING_MM, Scan, draw_scans, write_scans
+from pipelines._bench_landmarks import SPACING_MM, Scan, draw_scans, write_scans
 
 CROP = (32, 32, 32)
 # Small enough for one core; the temperature is lower than the paper's for that reason too.

@@ -34,7 +34,7 @@ ALLOWED = {
 # Pipelines that time, check or describe single rooms.
 MEASURING = (
     "bench_", "_bench_", "check_", "_references", "gpu_check", "_video_", "_scenes",
-    "_objective_pages", "supervoxel_from_slices",
+    "_objective_pages",
 )  # fmt: skip
 TORCH = {"torch", "torchvision", "lightning", "monai", "timm", "segmentation_models_pytorch"}
 TORCH_FREE = {"readers", "archive", "cli"}

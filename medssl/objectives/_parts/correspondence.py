@@ -39,7 +39,8 @@ def to_record(voxels_BN3: Tensor, place_B34: Tensor) -> Tensor:
 def to_view(record_BN3: Tensor, place_B34: Tensor) -> Tensor:
     """Voxels of the stored record -> voxels of a view: the inverse of :func:`to_record`."""
     shifted = record_BN3 - place_B34[:, None, :, 3]
-    return shifted @ torch.linalg.inv(place_B34[:, :, :3]).transpose(1, 2)
+    back_B33: Tensor = torch.linalg.inv(place_B34[:, :, :3])
+    return shifted @ back_B33.transpose(1, 2)
 
 
 def inside(voxels_BN3: Tensor, size: tuple[int, ...]) -> Tensor:

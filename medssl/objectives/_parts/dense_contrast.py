@@ -125,10 +125,10 @@ def match(source: Side, target: Side, key_B: Tensor, anchors: int) -> Matches:
 
 
 class Negatives(NamedTuple):
-    """How negatives are taken: ``count`` at random of the ``hard`` most similar ones."""
+    """How negatives are taken: ``kept`` at random of the ``hard`` most similar ones."""
 
     hard: int
-    count: int
+    kept: int
 
 
 def cosines(a_BPD: Tensor, b_BMD: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ def hard_negatives(
     first_P1 = torch.arange(anchors, device=flat.device)[:, None] * places
     keys = hashed(key_B[:, None, None], hardest + first_P1).flatten(0, 1)
     far = far_BPM.flatten(0, 1).gather(1, flat)
-    index, found = chosen(keys, far, negatives.count)
+    index, found = chosen(keys, far, negatives.kept)
     taken = flat.gather(1, index)
     return taken.view(count, anchors, -1), found.view(count, anchors, -1)
 

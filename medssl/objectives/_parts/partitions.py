@@ -48,19 +48,23 @@ def rows_of(
     part_BVS = told("part")
     samples, kinds, parts = part_BVS.shape
     number = torch.arange(samples * parts, device=part_BVS.device)
-    every = (
-        number.view(samples, 1, parts),
-        number[:kinds].view(1, kinds, 1),
-        part_BVS,
-        join(record_B).view(samples, 1, 1),
+
+    def flat(x: Tensor) -> Tensor:
+        return x.expand_as(part_BVS).flatten()
+
+    return Rows(
+        flat(number.view(samples, 1, parts)),
+        flat(number[:kinds].view(1, kinds, 1)),
+        flat(part_BVS),
+        flat(join(record_B).view(samples, 1, 1)),
+        told("position").flatten(0, 2),
     )
-    flat = (x.expand_as(part_BVS).flatten() for x in every)
-    return Rows(*flat, position_N3=told("position").flatten(0, 2))
 
 
 def by_sample(rows: Tensor, samples: int, parts: int, kinds: Sequence[int]) -> Tensor:
     """Rows kind by kind, part by part, sample by sample -> (B, V, S, ...) of these kinds."""
-    return rows.unflatten(0, (-1, parts, samples))[list(kinds)].movedim(2, 0)
+    by_kind_VSB = rows.view(-1, parts, samples, *rows.shape[1:])
+    return by_kind_VSB[list(kinds)].movedim(2, 0)
 
 
 def own_pairs(rows: Rows) -> Tensor:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.supervoxel_from_slices import LEARNT, RANDOM, UNTRAINED, main
+from pipelines.bench_supervoxel import LEARNT, RANDOM, UNTRAINED, main
 from tests.support import ROOT
 
 DATA = ROOT.parent / "shared" / "data" / "hippocampus"
@@ -12,5 +12,5 @@ DATA = ROOT.parent / "shared" / "data" / "hippocampus"
 @pytest.mark.skipif(not DATA.is_dir(), reason="the hippocampus set is not there")
 def test_two_steps_of_each_arm_give_a_table(tmp_path):
     main(data=DATA, out=tmp_path / "runs", seeds=1, smoke=True, results=tmp_path)
-    table = (tmp_path / "supervoxel_from_slices.md").read_text()
+    table = (tmp_path / "bench_supervoxel.md").read_text()
     assert all(f"| {arm} |" in table for arm in (LEARNT, UNTRAINED, RANDOM))

@@ -3,7 +3,7 @@
 An image encoder learns from slices (simclr); its frozen features are distilled into a volume
 encoder. The control has a teacher with random weights. Scored: a linear probe of voxels.
 
-    python -m pipelines.supervoxel_from_slices --data DATA --out runs/supervoxel
+    python -m pipelines.bench_supervoxel --data DATA --out runs/supervoxel
 """
 
 from __future__ import annotations
