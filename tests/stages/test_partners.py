@@ -170,11 +170,11 @@ def test_patients_who_share_a_picture_are_one(tmp_path):
 
 def with_partner(monkeypatch, **options):
     """MAE that asks for partners, and trains on the sample's own views."""
-    views, compare = mae.Objective.views, mae.Objective._compare
+    views, step = mae.Objective.views, mae.Objective.step
     partner = {"partner": PartnerSpec(**options)}
     monkeypatch.setattr(mae.Objective, "views", lambda s: views(s).model_copy(update=partner))
     monkeypatch.setattr(
-        mae.Objective, "_compare", lambda s, b: compare(s, {**b, "views": b["views"][:1]})
+        mae.Objective, "step", lambda s, b: step(s, {**b, "views": b["views"][:1]})
     )
 
 

@@ -39,7 +39,7 @@ class CrossAlignment(nn.Module):
         """The asking tokens with what they found in the context, (B, N, width)."""
         asked = (self.query(query_BND), self.key(context_BMD), self.value(context_BMD))
         q, k, v = (x.unflatten(2, (self.heads, _HEAD_WIDTH)).transpose(1, 2) for x in asked)
-        found = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        found = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).to(query_BND)
         x = self.norms[0](query_BND + self.out(found))
         out: Tensor = self.norms[1](x + self.mlp(x))
         return out

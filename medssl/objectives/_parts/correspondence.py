@@ -55,8 +55,8 @@ def vectors_at(map_BDX: Tensor, voxels_BN3: Tensor, size: tuple[int, ...]) -> Te
 
     >>> cells = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]).view(1, 2, 1, 2)  # two cells of 2 pixels
     >>> points = torch.tensor([[[0.0, 0.0, 0.5], [0.0, 0.0, 1.5]]])  # centre of one; between both
-    >>> vectors_at(cells, points, (1, 4)).round(decimals=4).tolist()
-    [[[1.0, 0.0], [0.7071, 0.7071]]]
+    >>> [[round(x, 4) for x in point] for point in vectors_at(cells, points, (1, 4))[0].tolist()]
+    [[1.0, 0.0], [0.7071, 0.7071]]
     """
     axes = voxels_BN3[..., 3 - len(size) :]
     # grid_sample counts from -1 to 1 over the voxels' edges, the last axis first.

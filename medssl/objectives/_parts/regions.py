@@ -32,7 +32,7 @@ def regions_of(segments_BX: Tensor) -> Regions:
 
     >>> found = regions_of(torch.tensor([[0, 7, 7], [7, 3, 3]]))
     >>> found.row_BV.tolist(), found.sample_M.tolist(), found.size_M.tolist()
-    ([[-1, 0, 0], [2, 1, 1]], [0, 1, 1], [2, 1, 2])
+    ([[-1, 0, 0], [2, 1, 1]], [0, 1, 1], [2, 2, 1])
     """
     label_BV = segments_BX.flatten(1)
     stride = int(label_BV.max()) + 1
