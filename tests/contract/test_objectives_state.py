@@ -9,6 +9,7 @@ from lightning.fabric import Fabric
 
 from medssl.core.registry import OBJECTIVES
 from medssl.core.seeding import seed_everything
+from medssl.objectives._parts.norm import across_ranks
 from medssl.training.checkpoint import load_latest
 from medssl.training.loop import Loop
 from medssl.training.optim import OptimConfig, build_optimizer
@@ -132,7 +133,7 @@ def test_every_saved_field_matters(name):
 
 def two_rank_case(name):
     """Cases travel to other processes by name."""
-    return ready(make(name, encoders_of(name)[0]))
+    return across_ranks(ready(make(name, encoders_of(name)[0])))
 
 
 def two_rank_batch(name):
