@@ -21,10 +21,11 @@ NAMES = OBJECTIVES.names()
 STEPS = 2
 # Shares of all steps, which two steps do not tell apart; see test_dino.py, once per share.
 # A teacher's run: see test_supervoxel.py, test_self_distill.py.
-# Its embedding's run: test_alice.py. Bending, which anatomy refuses: test_anatomy.py.
+# Its embedding's run: test_alice.py. Bending, which is refused: test_anatomy.py, test_glare.py.
 ELSEWHERE = {
     ("dino", "gram_at"), ("supervoxel", "teacher"), ("self_distill", "teacher"),
     ("alice", "embedding"), ("anatomy", "views.spatial.elastic_mm"),
+    ("glare", "views.spatial.elastic_mm"),
 }  # fmt: skip
 
 

@@ -173,9 +173,7 @@ def with_partner(monkeypatch, **options):
     views, step = mae.Objective.views, mae.Objective.step
     partner = {"partner": PartnerSpec(**options)}
     monkeypatch.setattr(mae.Objective, "views", lambda s: views(s).model_copy(update=partner))
-    monkeypatch.setattr(
-        mae.Objective, "step", lambda s, b: step(s, {**b, "views": b["views"][:1]})
-    )
+    monkeypatch.setattr(mae.Objective, "step", lambda s, b: step(s, {**b, "views": b["views"][:1]}))
 
 
 def config_of(catalog, out, **more):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
 from medssl.core.ema import cosine_momentum
+from medssl.core.errors import ConfigError
 from medssl.core.taskmodule import TaskModule
 from medssl.objectives._parts.dino import Balanced, Centred, DinoHead, Targets, warmed
 from medssl.objectives._parts.heads import Norm
@@ -62,6 +63,9 @@ class Heads(nn.Module):
         width: of the vectors of samples.
         token_width: of tokens.
         config: sizes, and whether both share one head.
+
+    Raises:
+        ConfigError: they shall share one, and have different widths.
     """
 
     def __init__(self, width: int, token_width: int, config: AssignmentConfig) -> None:
@@ -70,6 +74,9 @@ class Heads(nn.Module):
         self.whole = DinoHead(width, *sizes, norm=config.norm)
         fits = width == token_width
         shared = fits if config.shared_head is None else config.shared_head
+        if shared and not fits and config.patch_weight:
+            what = f"a shared head needs one width, not {width} and {token_width}"
+            raise ConfigError(what, fix="objective.shared_head=false")
         separate = config.patch_weight > 0 and not shared
         self.patch = DinoHead(token_width, *sizes, norm=config.norm) if separate else None
 

@@ -152,11 +152,6 @@ class Distillation(Assigning):
 
 
 def _check(encoder: Encoder, config: DistillationConfig) -> None:
-    if not config.patch_weight:
-        return
-    if encoder.mask_refusal:
+    if config.patch_weight and encoder.mask_refusal:
         what = f"this encoder cannot hide tokens: {encoder.mask_refusal}"
         raise ConfigError(what, fix="objective.patch_weight=0, or another encoder")
-    if config.shared_head and encoder.width != encoder.token_width:
-        what = f"a shared head needs one width, not {encoder.width} and {encoder.token_width}"
-        raise ConfigError(what, fix="objective.shared_head=false")
