@@ -46,7 +46,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto $(PYTEST_FLAGS)
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m "slow and not gpu" $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m "slow and not gpu" -n auto $(PYTEST_FLAGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check $(SOURCES)

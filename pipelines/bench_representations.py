@@ -67,10 +67,12 @@ PATCHES = {"hippocampus": {"jepa"}, "*": {"mae", "simmim", "ibot", "sit", "jepa"
 # On both encoders: random convolutions score high on small radiographs, and DINO's own encoder is a
 # transformer.
 BOTH = {"pneumoniamnist": ("dino", "barlow", "simclr")}
+# Options beside the shipped ones: correlations of 1024 features from a batch of 32 are mostly chance.
+VARIANTS = {"pneumoniamnist": ("barlow out=128",)}
 
 
 class Job(NamedTuple):
-    """One pretraining, or random weights, on one set."""
+    """One pretraining, or random weights, on one set; options follow the objective's name."""
 
     set: str
     encoder: str
@@ -88,6 +90,7 @@ def plan(names: list[str]) -> list[Job]:
             first += [Job(name, encoder, RANDOM, seed) for encoder in encoders]
             mine = [(o, _encoder(name, o)["name"]) for o in THRICE]
             others = [(o, encoders[1]) for o in BOTH.get(name, ())]
+            others += [(o, encoders[0]) for o in VARIANTS.get(name, ())]
             first += [Job(name, e, o, seed) for o, e in dict.fromkeys([*mine, *others])]
     for name in names:
         rest += [Job(name, _encoder(name, o)["name"], o, 0) for o in ONCE]
@@ -115,12 +118,13 @@ def _random(one: Set, job: Job) -> Encoder:
 
 def _pretrained(one: Set, job: Job, out: Path, smoke: bool) -> Encoder:
     budget = BUDGETS[job.set]
+    objective, *options = job.objective.split()
     run = short_run(
-        job.objective,
+        objective,
         steps=2 if smoke else budget.samples // budget.batch_size,
         batch_size=budget.batch_size,
         data=out / "catalogs" / job.set,
-        out=out / f"{job.set}_{job.encoder.replace('/', '_')}_{job.objective}_seed{job.seed}",
+        out=out / "_".join((*job[:3], str(job.seed))).replace("/", "_").replace(" ", "_"),
         store=out / "store" / job.set,
         encoder=job.encoder,
         channels=one.channels,
@@ -128,6 +132,7 @@ def _pretrained(one: Set, job: Job, out: Path, smoke: bool) -> Encoder:
         seed=job.seed,
         **({"size_px": one.size[0]} if len(one.size) == 2 else {}),
         **{f"encoder.{key}": value for key, value in _component(job).options.items()},
+        **{f"objective.{key}": value for key, value in (word.split("=") for word in options)},
     )
     card, weights = load_card(run.out)
     encoder = build_from_card(card)

@@ -140,8 +140,8 @@ def variants(config, path):
 
 def matters(name, config, path):
     """Whether some other value of the option changes a training."""
-    tried = 0
     for encoder in encoders_of(name):  # an option that only one of them knows is found with it
+        tried = 0
         for other in variants(config, path):
             try:
                 if spec_of(name, encoder, other) != spec_of(name, encoder, config):
