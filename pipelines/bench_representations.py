@@ -67,7 +67,7 @@ PATCHES = {"hippocampus": {"jepa"}, "*": {"mae", "simmim", "ibot", "sit", "jepa"
 # On both encoders: random convolutions score high on small radiographs, and DINO's own encoder is a
 # transformer.
 BOTH = {"pneumoniamnist": ("dino", "barlow", "simclr")}
-# Options beside the shipped ones: correlations of 1024 features from a batch of 32 are mostly chance.
+# Beside the shipped options: correlations of 1024 features from a batch of 32 are mostly chance.
 VARIANTS = {"pneumoniamnist": ("barlow out=128",)}
 
 
