@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric import Fabric
+from pydantic import BaseModel
 from torch import nn
 
 from medssl.archive.catalog import Catalog, is_catalog
@@ -124,6 +125,12 @@ def run(config: PretrainConfig) -> Run:
     )
 
 
+def _options_of(options: BaseModel, part: str) -> dict[str, Any]:
+    """Options of a module that is trained; a path of that name is where another run's lies."""
+    value = getattr(options, part, None)
+    return value.model_dump() if isinstance(value, BaseModel) else {}
+
+
 def _parts(task: Any) -> dict[str, nn.Module]:
     """Modules of a trained objective that later runs can use."""
     found = {name: getattr(task, name, None) for name in ("encoder", "decoder", "embedding")}
@@ -204,7 +211,7 @@ def _task_and_card(
         modality=modality,
         patch_size=crop,
         objective=config.objective.name,
-        embedding=options.model_dump().get("embedding", {}),
+        embedding=_options_of(options, "embedding"),
         provenance={"records": len(entries), "records_digest": digest(entries)},
     )
     setting = Setting(crop=crop, records=len(entries))
