@@ -17,8 +17,11 @@ Loss:
     C_ij = sum_b a_bi b_bj / B, columns of a and b with mean 0 and variance 1 (variance over B too)
 
 When to use:
-    Batches of 16 or more without negatives; needs no teacher. ``mixed`` 1 to 4 for small archives
-    of one modality: mixtures of Hounsfield units with normalised MR make no sense.
+    Batches of 16 or more without negatives; needs no teacher. Choose ``out`` after the batch: B
+    samples correlate D unrelated features by 1/sqrt(B), so the off-diagonal sum stays near D^2/B
+    whatever the encoder does. With 32 pictures ``out=128`` beat 1024 by little (docs/results/
+    representations.md). ``mixed`` 1 to 4 for small archives of one modality: mixtures of Hounsfield
+    units with normalised MR make no sense.
 
 Source:
     Zbontar et al. 2021, "Barlow Twins"; Bandara et al. 2023, "Guarding Barlow Twins Against
@@ -54,7 +57,7 @@ class Config(PairConfig):
     mixed: float = Field(default=0.0, ge=0)
     """Weight of the mixed samples, in units of lambda; 0 = plain Barlow Twins."""
     out: int = Field(default=1024, ge=2)
-    """Width of the embedding, D."""
+    """Width of the embedding, D; about 128 for batches of tens."""
     norm: Norm = "batch"
     """Norm in the head: ``batch`` (over all devices); ``layer`` for batches below 8."""
 
