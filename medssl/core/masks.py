@@ -1,10 +1,10 @@
 """Random token masks, raster order, True = hidden.
 
 Counts are exact: ``hidden_count(tokens, ratio)`` for ``random`` and ``block``; that many columns
-(times their length) for ``column``; that many cells (times their volume) for ``blocks``. A fixed
-ratio therefore hides equally many tokens in every sample of a batch, which encoders that leave
-hidden tokens out need. A range of ratios, or a probability below 1, does not: that is for
-encoders that fill hidden tokens with a learnt vector (``fill_D``).
+(times their length) for ``column`` and ``tube``; that many cells (times their volume) for
+``blocks``. A fixed ratio therefore hides equally many tokens in every sample of a batch, which
+encoders that leave hidden tokens out need. A range of ratios, or a probability below 1, does not:
+that is for encoders that fill hidden tokens with a learnt vector (``fill_D``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from medssl.core.errors import ConfigError
 from medssl.core.viewspec import MaskSpec, TargetSpec
@@ -50,8 +51,9 @@ def draw_mask(rng: np.random.Generator, spec: MaskSpec, grid: tuple[int, ...]) -
         return np.zeros(math.prod(grid), dtype=bool)
     if spec.kind == "blocks":
         return cell_mask(rng, grid, ratio, spec.cell)
-    draw = {"random": random_mask, "block": block_mask, "column": column_mask}[spec.kind]
-    return draw(rng, grid, ratio)
+    if spec.kind in ("column", "tube"):
+        return column_mask(rng, grid, ratio)
+    return {"random": random_mask, "block": block_mask}[spec.kind](rng, grid, ratio)
 
 
 def random_mask(rng: np.random.Generator, grid: tuple[int, ...], ratio: float) -> Mask:
@@ -122,7 +124,7 @@ class JepaBlocks(NamedTuple):
     """Token ids of one sample: equally many in every sample of a batch.
 
     Attributes:
-        context: (N - T * K,), sorted; never in a target.
+        context: sorted; never in a target.
         targets: (T, K), each row sorted; rows may share tokens.
     """
 
@@ -137,9 +139,13 @@ def jepa_blocks(rng: np.random.Generator, grid: tuple[int, ...], spec: TargetSpe
     0.15 and 0.2, one per batch. The context has as many tokens as are left when no two targets
     overlap: more are thinned out at random, missing ones are added from outside the block.
 
+    With ``full_time`` the blocks of :func:`tube_blocks` take their place.
+
     Raises:
         ConfigError: the grid is too small for so many targets.
     """
+    if spec.full_time:
+        return tube_blocks(rng, grid, spec)
     tokens = math.prod(grid)
     size = max(int(spec.share * tokens + 1e-9), 1)
     count = tokens - spec.count * size
@@ -152,6 +158,43 @@ def jepa_blocks(rng: np.random.Generator, grid: tuple[int, ...], spec: TargetSpe
     order[_block(rng, inside, grid, spec.elongation)] -= 1.0
     order[targets] = 2.0
     return JepaBlocks(np.sort(np.argsort(order)[:count]), targets)
+
+
+def tube_blocks(rng: np.random.Generator, grid: tuple[int, ...], spec: TargetSpec) -> JepaBlocks:
+    """Context of a clip, outside of blocks that last through it, and all else as one target.
+
+    Bardes et al. 2024 hide the union of ``count`` blocks. Its size differs from sample to sample,
+    and their batches lose what is more than in the smallest one. Here the edge of the union moves
+    instead: outwards, or inwards where the blocks left too little, until ``visible`` of the
+    tokens lie outside.
+
+    Raises:
+        ConfigError: the grid has a single token per time step.
+    """
+    steps, plane = grid[0], grid[1:]
+    tokens = math.prod(plane)
+    if tokens < 2:
+        what = f"a grid of {grid} tokens has nothing to hide through all time"
+        raise ConfigError(what, fix="a larger crop, or smaller patches")
+    size = max(int(spec.share * tokens + 1e-9), 1)
+    hidden = np.zeros(tokens, dtype=bool)
+    for _ in range(spec.count):
+        hidden[_block(rng, size, plane, spec.elongation)] = True
+    far = _outward(hidden.reshape(plane)) + 1e-3 * rng.random(tokens)
+    count = min(max(int(spec.visible * tokens + 1e-9), 1), tokens - 1)
+    hidden[:] = True
+    hidden[np.argsort(-far)[:count]] = False
+    tube = np.tile(hidden, steps)
+    return JepaBlocks(np.flatnonzero(~tube), np.flatnonzero(tube)[None])
+
+
+def _outward(hidden: Mask) -> npt.NDArray[np.float64]:
+    """Distance of each token from the edge of what is hidden, below 0 inside of it."""
+    if hidden.all():
+        return np.zeros(hidden.size)
+    outside = ndimage.distance_transform_edt(~hidden)
+    inside = ndimage.distance_transform_edt(hidden)
+    return np.asarray(outside - inside, dtype=np.float64).reshape(-1)
 
 
 def _block(

@@ -28,19 +28,26 @@ Each view is a mapping of
 - ``mask`` (N,) bool, True = hidden, raster order, where the view has a ``mask``,
 - ``targets`` (T, K) int64, token ids of target blocks, where the view has ``targets``; its
   ``mask`` then hides all but the context, which shares no token with them,
+- ``time_s`` (T,) float32, where the spec has a ``clip``: when each frame was shown, in seconds from
+  the record's start. Frames that repeat (``short``) repeat their time,
 - ``label`` (*crop) uint8 where the record has a label map.
+
+Views of clips are (T, H, W): T frames of one shot, from first to last. Where they are cut, how they
+are turned and bent, and how their grey values change, noise included, is the same for all frames of
+a view: what stands still in the record stands still in the view. ``place`` and ``position`` count
+time like an axis of voxels; in ``place`` it is the line from the first frame to the last.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
 from medssl.core.config import Config
-from medssl.core.geometry import Plane
+from medssl.core.geometry import Kind, Plane
 
 
 def _low_to_high(ends: tuple[float, float]) -> tuple[float, float]:
@@ -64,7 +71,7 @@ def _above_zero(ends: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_low_to_high)]
 Share = Annotated[Range, AfterValidator(_at_most_one)]
 Factor = Annotated[Range, AfterValidator(_above_zero)]
-MaskKind = Literal["random", "block", "column", "blocks"]
+MaskKind = Literal["random", "block", "column", "tube", "blocks"]
 
 
 class MaskSpec(Config):
@@ -76,7 +83,8 @@ class MaskSpec(Config):
     """Share hidden, drawn between these."""
     kind: MaskKind = "random"
     """``random`` tokens; ``block``: rectangles until the share is reached; ``column``: random
-    columns along the first axis of a volume; ``blocks``: cubes of ``cell`` tokens, which hides the
+    columns along the first axis of a volume; ``tube``: the same tokens in every time step of a
+    clip; ``blocks``: cubes of ``cell`` tokens, which hides the
     same voxels on every coarser level of a pyramid."""
     cell: int = Field(default=2, ge=1)
     """Tokens per edge of a cube (``blocks``)."""
@@ -97,6 +105,12 @@ class TargetSpec(Config):
     """Largest ratio of two edges of a block."""
     context: Share = (0.85, 1.0)
     """Context block before the targets are taken out, as a share of all tokens."""
+    full_time: bool = False
+    """Blocks in the plane, through all frames of a clip (V-JEPA): one target, of all tokens that
+    the context leaves; ``share`` is of the tokens of one time step."""
+    visible: float = Field(default=0.1, gt=0, lt=1)
+    """``full_time``: context, in place of a block, as a share of all tokens. The edge of the union
+    of blocks moves until exactly so many lie outside."""
 
 
 class Spatial(Config):
@@ -168,11 +182,23 @@ class PartnerSpec(Config):
     """Largest distance of neighbouring slices."""
 
 
+class ClipSpec(Config):
+    """Which frames of a clip a view shows; ``crop[0]`` of them, never across a cut."""
+
+    stride_ms: Factor = (66.0, 66.0)
+    """Time between frames, drawn between these for each view. The stored frame closest to each
+    time is shown, so a stride below the time between stored frames repeats them."""
+    short: Literal["hold", "tighten", "refuse"] = "hold"
+    """If no shot of a record is long enough, its longest one is taken. ``hold`` repeats the last
+    frame; ``tighten`` takes a shorter stride, and holds where even that is too long; ``refuse``
+    takes another record in its place."""
+
+
 class View(Config):
     """One kind of view; ``count`` of them are drawn."""
 
     crop: tuple[int, ...]
-    """Voxels (D, H, W), or pixels (H, W) for an image encoder."""
+    """Voxels (D, H, W), pixels (H, W) for an image encoder, or frames and pixels (T, H, W)."""
     count: int = Field(default=1, ge=1)
     spatial: Spatial = Spatial()
     intensity: Intensity = Intensity()
@@ -214,6 +240,9 @@ class ViewSpec(Config):
     of it, ``x`` (C, stack, H, W), all cut alike; what a picture or a short volume lacks is not
     ``inside``. All views take slices of one grid, and ``overlap`` holds for slices too. A mask
     hides whole slices: its ``token_size`` is (1, *crop), its share is of those inside."""
+    clip: ClipSpec | None = None
+    """Clip encoders: views of clips. ``overlap`` holds for time too: 1 = all views show the time
+    of the first one, 0 = any time of its shot."""
 
     @model_validator(mode="after")
     def _stacks_are_plain(self) -> Self:
@@ -229,15 +258,39 @@ class ViewSpec(Config):
             raise ValueError("a stack has neither foreground, style, partitions nor partner")
         return self
 
+    @model_validator(mode="after")
+    def _clips_are_plain(self) -> Self:
+        for view in self.views:
+            tubes = view.mask is not None and view.mask.kind == "tube"
+            full_time = view.targets is not None and view.targets.full_time
+            if self.clip is None and (tubes or full_time):
+                raise ValueError("tube masks and full_time targets are for clips")
+            if self.clip and (len(view.crop) != 3 or view.tiles or view.segments):
+                raise ValueError("clips have views (T, H, W) without tiles and segments")
+        if self.clip and (self.foreground or self.style or self.partitions or self.partner):
+            raise ValueError("clips have neither foreground, style, partitions nor partner")
+        if self.clip and self.stack:
+            raise ValueError("a clip has frames, no stack of slices")
+        return self
+
+
+_BY_AXES = cast("Kind", "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What a stage tells an objective about its data.
 
     Attributes:
-        crop: voxels of a full view, (D, H, W) or (H, W).
+        crop: voxels of a full view, (D, H, W), (H, W) or (T, H, W).
         records: number of records; ``record`` of a batch is below it.
+        kind: of the encoder's input; by default a volume for three axes, an image for two.
     """
 
     crop: tuple[int, ...]
     records: int
+    kind: Kind = _BY_AXES
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            object.__setattr__(self, "kind", "volume" if len(self.crop) == 3 else "image")

@@ -13,12 +13,13 @@ from medssl.core.masks import (
     hidden_count,
     jepa_blocks,
     random_mask,
+    tube_blocks,
 )
 from medssl.core.seeding import generator
 from medssl.core.viewspec import MaskSpec, TargetSpec
 
 GRIDS = [(14, 14), (6, 6, 6), (2, 7, 7), (1, 8, 8), (3, 5)]
-KINDS = ["random", "block", "column", "blocks"]
+KINDS = ["random", "block", "column", "tube", "blocks"]
 
 
 def spec(kind, ratio=0.6, **more):
@@ -39,7 +40,7 @@ def test_masks_have_exact_counts_replay_and_differ_between_samples(kind, grid):
     masks = [draw_mask(generator(0, n), spec(kind), grid) for n in range(20)]
     tokens = np.prod(grid)
     wanted = hidden_count(tokens, 0.6)
-    if kind == "column":
+    if kind in ("column", "tube"):
         wanted = grid[0] * hidden_count(tokens // grid[0], 0.6)
     assert {int(mask.sum()) for mask in masks} == {wanted}
     assert all(mask.shape == (tokens,) and mask.dtype == bool for mask in masks)
@@ -131,3 +132,50 @@ def test_jepa_context_prefers_no_corner():
 def test_jepa_on_a_grid_without_room_is_refused():
     with pytest.raises(ConfigError, match="leave no context"):
         jepa_blocks(generator(0), (2, 2), TargetSpec(token_size=(1,)))
+
+
+def full_time(**options):
+    return TargetSpec(token_size=(1, 1, 1), full_time=True, elongation=1.5, **options)
+
+
+@pytest.mark.parametrize(("count", "share"), [(8, 0.15), (2, 0.7)])
+@pytest.mark.parametrize("grid", [(8, 14, 14), (4, 7, 7), (1, 6, 9), (8, 2, 1)])
+def test_targets_through_all_time_and_context_share_the_clip_out(grid, count, share):
+    options = full_time(count=count, share=share, visible=0.1)
+    tokens = np.prod(grid[1:])
+    visible = max(int(0.1 * tokens), 1)
+    for n in range(30):
+        context, targets = jepa_blocks(generator(0, n), grid, options)
+        assert (context.shape, targets.shape) == (
+            (grid[0] * visible,),
+            (1, np.prod(grid) - grid[0] * visible),
+        )
+        assert np.array_equal(np.sort(np.append(context, targets)), np.arange(np.prod(grid)))
+        shown = np.zeros(np.prod(grid), dtype=bool)
+        shown[context] = True
+        assert (shown.reshape(grid) == shown.reshape(grid)[0]).all()
+
+
+def test_nine_tenths_of_a_clip_are_hidden_through_all_time():
+    context, _ = tube_blocks(generator(0), (8, 14, 14), full_time(count=2, share=0.7))
+    assert len(context) == 8 * 19  # int(0.1 * 196)
+
+
+def test_a_block_through_all_time_is_hidden_where_it_lies():
+    # As many are visible as one block of half the tokens leaves: its edge need not move.
+    for n in range(30):
+        block = full_time(count=1, share=0.5, visible=0.5)
+        targets = tube_blocks(generator(0, n), (2, 14, 14), block).targets[0]
+        h, w = np.ptp(np.unravel_index(targets[:98], (14, 14)), axis=1) + 1
+        assert 98 <= h * w < 98 + max(h, w)
+
+
+def test_blocks_that_cover_all_leave_the_context_somewhere():
+    everything = full_time(count=40, share=0.5)
+    seen = [tube_blocks(generator(0, n), (1, 3, 3), everything) for n in range(90)]
+    assert {int(blocks.context[0]) for blocks in seen} == set(range(9))
+
+
+def test_a_single_token_per_time_step_is_refused():
+    with pytest.raises(ConfigError, match="nothing to hide"):
+        tube_blocks(generator(0), (8, 1, 1), full_time())

@@ -3,7 +3,16 @@
 import pytest
 from pydantic import ValidationError
 
-from medssl.core.viewspec import Intensity, MaskSpec, Spatial, ViewSpec
+from medssl.core.viewspec import (
+    ClipSpec,
+    Intensity,
+    MaskSpec,
+    Setting,
+    Spatial,
+    TargetSpec,
+    View,
+    ViewSpec,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,8 +30,45 @@ from medssl.core.viewspec import Intensity, MaskSpec, Spatial, ViewSpec
         (MaskSpec, {"token_size": (4,), "ratio": (0.5, 1.2)}),
         (ViewSpec, {"views": (), "style": (0.5, 0.1)}),
         (ViewSpec, {"views": (), "overlap": 1.1}),
+        (ClipSpec, {"stride_ms": (0.0, 40.0)}),
+        (ClipSpec, {"stride_ms": (80.0, 40.0)}),
+        (ClipSpec, {"short": "crash"}),
     ],
 )
 def test_ranges_without_sense_are_refused(kind, values):
     with pytest.raises(ValidationError):
         kind(**values)
+
+
+TUBES = MaskSpec(token_size=(2, 8, 8), kind="tube")
+FULL_TIME = TargetSpec(token_size=(2, 8, 8), full_time=True)
+
+
+@pytest.mark.parametrize("more", [{"mask": TUBES}, {"targets": FULL_TIME}, {"twin": True}])
+def test_clips_may_be_masked_through_time(more):
+    view = View(crop=(16, 64, 64), **more)
+    assert ViewSpec(views=(view,), clip=ClipSpec()).views == (view,)
+
+
+@pytest.mark.parametrize(
+    ("view", "spec"),
+    [
+        ({"mask": TUBES}, {}),
+        ({"targets": FULL_TIME}, {}),
+        ({"crop": (64, 64)}, {"clip": ClipSpec()}),
+        ({"tiles": (1, 2, 2)}, {"clip": ClipSpec()}),
+        ({"segments": 8}, {"clip": ClipSpec()}),
+        ({}, {"clip": ClipSpec(), "partitions": 3}),
+        ({}, {"clip": ClipSpec(), "foreground": 0.5}),
+        ({"crop": (64, 64)}, {"clip": ClipSpec(), "stack": 4}),
+    ],
+)
+def test_what_makes_no_sense_for_clips_is_refused(view, spec):
+    with pytest.raises(ValidationError, match=r"clip|stack"):
+        ViewSpec(views=(View(**{"crop": (16, 64, 64), **view}),), **spec)
+
+
+def test_three_axes_are_a_volume_unless_they_are_said_to_be_a_clip():
+    assert Setting(crop=(16, 64, 64), records=1).kind == "volume"
+    assert Setting(crop=(64, 64), records=1).kind == "image"
+    assert Setting(crop=(16, 64, 64), records=1, kind="clip").kind == "clip"
