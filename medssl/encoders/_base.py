@@ -12,8 +12,16 @@ from torch import Tensor, nn
 from medssl.core.config import Component, validate
 from medssl.core.errors import ConfigError
 from medssl.core.features import Features
+from medssl.core.geometry import Kind
 from medssl.core.registry import ENCODERS
 from medssl.encoders._tokens import blocks_to_voxels
+
+# Crops that most encoders of a kind take.
+_EXAMPLES: dict[Kind, str] = {
+    "image": "[224,224]",
+    "volume": "[96,96,96]",
+    "clip": "[16,112,112]",
+}
 
 
 class Decoder(nn.Module):
@@ -68,6 +76,11 @@ class Encoder(nn.Module):
     mask_refusal: str = ""
     layers: tuple[tuple[str, ...], ...] = ()
 
+    @property
+    def kind(self) -> Kind:
+        """Of the input: two axes are an image, three a volume; encoders of clips say so."""
+        return "image" if len(self.token_size) == 2 else "volume"
+
     @abstractmethod
     def forward(
         self, x: Tensor, mask: Tensor | None = None, fill_D: Tensor | None = None
@@ -115,9 +128,8 @@ class Encoder(nn.Module):
                 another.
         """
         if len(size) != len(self.size_multiple):
-            example = (224, 224) if len(self.size_multiple) == 2 else (96, 96, 96)
             what = f"crop has {len(size)} sides, the encoder takes {len(self.size_multiple)}"
-            raise ConfigError(what, fix=f"e.g. crop={list(example)}".replace(", ", ","))
+            raise ConfigError(what, fix=f"e.g. crop={_EXAMPLES[self.kind]}")
         if any(s % m for s, m in zip(size, self.size_multiple, strict=True)):
             near = [max(m, round(s / m) * m) for s, m in zip(size, self.size_multiple, strict=True)]
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""What every registered encoder promises: volumes, and the images of library bridges."""
+"""What every registered encoder promises: volumes, clips, and the images of library bridges."""
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from medssl.encoders.card import Card, load_card, part_of, save_model
 SIZES = {
     "resenc-xs": (16, 32, 16),
     "vit3d-xs": (16, 32, 16),
+    "video_vit-xs": (4, 32, 48),
     "swin_unetr-xs": (64, 32, 32),
     "timm/resnet18": (64, 96),
     "timm/convnext_tiny": (64, 64),
@@ -25,10 +26,10 @@ SIZES = {
     "smp/efficientnet-b0": (64, 64),
     "smp/mit_b0": (64, 96),
 }
-TOKENS = ["vit3d-xs", *(name for name in SIZES if "vit_" in name)]
+TOKENS = ["vit3d-xs", "video_vit-xs", *(name for name in SIZES if "vit_" in name)]
 FAST = [
-    "resenc-xs", "vit3d-xs", "swin_unetr-xs", "timm/resnet18", "timm/vit_tiny_patch16_224",
-    "smp/mit_b0",
+    "resenc-xs", "vit3d-xs", "video_vit-xs", "swin_unetr-xs", "timm/resnet18",
+    "timm/vit_tiny_patch16_224", "smp/mit_b0",
 ]  # fmt: skip
 
 
@@ -56,6 +57,14 @@ def hidden_voxels(encoder, mask, size):
 def test_every_family_is_tested_here():
     tested = {name.partition("/")[0].partition("-")[0] for name in SIZES}
     assert tested == {entry.name for entry in ENCODERS.entries}
+
+
+def test_encoders_say_whether_they_take_images_volumes_or_clips():
+    kinds = {name: build_encoder(name, {}, 1).kind for name in FAST}
+    assert {name for name, kind in kinds.items() if kind == "clip"} == {"video_vit-xs"}
+    assert {name for name, kind in kinds.items() if kind == "image"} == {
+        name for name in FAST if "/" in name
+    }
 
 
 @pytest.mark.parametrize("name", SIZES)

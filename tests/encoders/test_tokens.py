@@ -12,7 +12,7 @@ from medssl.encoders._tokens import (
     take_tokens,
     visible_index,
 )
-from medssl.encoders.vit3d import upsampling_steps
+from medssl.encoders._vit3d import upsampling_steps
 
 
 def test_every_place_has_its_own_position():
