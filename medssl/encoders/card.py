@@ -46,6 +46,8 @@ class Card(Versioned):
     """Modules in the weights file: encoder, decoder, embedding."""
     embedding: dict[str, Any] = {}
     """Options of the dense embedding, where there is one."""
+    temporal: dict[str, Any] = {}
+    """Options of the network over time, where there is one."""
     licence: str = "as the training data's owner states"
     provenance: dict[str, Any] = {}
     weights_sha256: str = ""

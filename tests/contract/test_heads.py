@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._pytree import tree_map
 
 from medssl.core.registry import HEADS
@@ -27,25 +28,29 @@ def head(name, encoder, **options):
     part = {
         "segmentation": lambda: network.make_decoder(3),
         "classification": lambda: (5, 3, 2),
+        "phase": lambda: (5, 3, 2),
+        "tools": lambda: ((5, 3, 2), 6),
     }[name]()
     return module.Head(network, part, module.Config(**options), CROPS[encoder])
 
 
-def batch(encoder, count=2):
+def batch(encoder, count=2, name=""):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(count, 1, *CROPS[encoder], generator=generator)
     label = (x[:, 0] > 0).to(torch.uint8) + (x[:, 0] > 1)
-    return {"views": [{"x": x, "label": label}], "target": torch.arange(count) % 3}
+    target = torch.arange(count) % 3
+    target = nn.functional.one_hot(target, 3) if name == "tools" else target
+    return {"views": [{"x": x, "label": label}], "target": target}
 
 
 def test_loss_is_one_finite_float32(name, encoder):
-    loss = head(name, encoder).step(batch(encoder)).loss
+    loss = head(name, encoder).step(batch(encoder, name=name)).loss
     assert (loss.ndim, loss.dtype) == (0, torch.float32)
     assert torch.isfinite(loss)
 
 
 def test_loss_of_half_precision_outputs_is_the_same(name, encoder, monkeypatch):
-    task, sample = head(name, encoder).eval(), batch(encoder)
+    task, sample = head(name, encoder).eval(), batch(encoder, name=name)
     with torch.no_grad():
         full = task.step(sample).loss
         logits = task.model(sample["views"][0]["x"])
@@ -58,17 +63,17 @@ def test_loss_of_half_precision_outputs_is_the_same(name, encoder, monkeypatch):
 
 def test_every_weight_learns(name, encoder):
     task = head(name, encoder)
-    task.step(batch(encoder)).loss.backward()
+    task.step(batch(encoder, name=name)).loss.backward()
     assert [n for n, p in task.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_batch_of_one_works(name, encoder):
-    assert torch.isfinite(head(name, encoder).step(batch(encoder, 1)).loss)
+    assert torch.isfinite(head(name, encoder).step(batch(encoder, 1, name)).loss)
 
 
 def test_sample_order_does_not_matter(name, encoder):
     task = head(name, encoder).eval()
-    views = batch(encoder)
+    views = batch(encoder, name=name)
     turned = tree_map(lambda value: value.flip(0), views)
     with torch.no_grad():
         torch.testing.assert_close(task.step(views).loss, task.step(turned).loss)
@@ -88,7 +93,7 @@ def test_a_frozen_encoder_stays_bitwise_after_train_and_eval(name, encoder):
     for _ in range(2):
         task.eval()
         task.train()
-        task.step(batch(encoder)).loss.backward()
+        task.step(batch(encoder, name=name)).loss.backward()
         optimizer.step()
     assert all(torch.equal(v, before[k]) for k, v in task.model.encoder.state_dict().items())
     assert not any(module.training for module in task.model.encoder.modules())
@@ -102,7 +107,7 @@ def test_a_head_learns_first_and_the_encoder_from_its_share_on(name, encoder):
     for step in range(10):
         before = {k: v.clone() for k, v in task.encoder.state_dict().items()}
         task.train()
-        task.step(batch(encoder)).loss.backward()
+        task.step(batch(encoder, name=name)).loss.backward()
         task.before_update(step / 10)
         grads = [p.grad for p in task.encoder.parameters()]
         optimizer.step()
