@@ -65,9 +65,15 @@ from medssl.core.viewspec import (
 )
 from medssl.encoders._base import Decoder, Encoder, pooled_tokens
 from medssl.encoders._tokens import blocks_to_voxels
-from medssl.objectives._parts.assigning import Assigning, AssignmentConfig, Heads
+from medssl.objectives._parts.assigning import (
+    Assigned,
+    Assigning,
+    AssignmentConfig,
+    Compared,
+    Heads,
+)
 from medssl.objectives._parts.casa import CrossAlignment
-from medssl.objectives._parts.dino import Targets, cross_view_entropy, hidden_token_entropy
+from medssl.objectives._parts.dino import cross_view_entropy, hidden_token_entropy
 from medssl.objectives._parts.distributed import total, world
 from medssl.objectives._parts.masks import check_masks
 from medssl.objectives._parts.patches import masked_mse, patchify
@@ -141,14 +147,9 @@ class Glance(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Outputs of student and teacher for one batch, crops of both patients in order."""
+    """What comes of one batch, crops of both patients in order."""
 
-    targets_VBK: Tensor
-    logits_VBK: Tensor
-    patches: tuple[Tensor, Tensor, Tensor] | None
-    """Targets (M, K), logits (M, K) and mask (V * B, N) of hidden tokens."""
-    raw: list[tuple[Targets, Tensor]]
-    """Raw teacher logits and whose centre they move."""
+    assigned: Assigned
     student: Glance
 
 
@@ -197,52 +198,42 @@ class Objective(Assigning):
     def step(self, batch: Batch) -> StepOutput:
         """Weighted sum of :meth:`terms`; notes the teacher's raw logits for the centres."""
         seen, partner = self._look(batch), batch["partner"]
-        self.note(seen.raw)
+        self.note(seen.assigned.raw)
         terms, c = self._terms(seen, batch), self.config
         weights = {"class": c.class_weight, "patch": c.patch_weight}
         weights["reconstruction"] = c.reconstruction_weight
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         counted = {"kept_share": partner["kept"], "score": partner["score"]}
         log = {name: value.to(loss.dtype).mean() for name, value in counted.items()}
-        return StepOutput(loss, {**terms, **log, **assignment_log(seen.targets_VBK.flatten(0, 1))})
+        targets_VBK = seen.assigned.targets_VBK
+        return StepOutput(loss, {**terms, **log, **assignment_log(targets_VBK.flatten(0, 1))})
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Each term of the loss, unweighted."""
         return self._terms(self._look(batch), batch)
 
     def _terms(self, seen: Seen, batch: Batch) -> dict[str, Tensor]:
-        tau = self.config.student_temperature
+        found, tau = seen.assigned, self.config.student_temperature
         kept_B = batch["partner"]["kept"].bool()
-        terms = {"class": kept_entropy(seen.targets_VBK, seen.logits_VBK, kept_B, tau)}
-        if seen.patches:
-            terms["patch"] = hidden_token_entropy(*seen.patches, tau)
+        terms = {"class": kept_entropy(found.targets_VBK, found.logits_VBK, kept_B, tau)}
+        if found.patches:
+            terms["patch"] = hidden_token_entropy(*found.patches, tau)
         terms["reconstruction"] = self._reconstruction(seen.student, batch["views"])
         return terms
 
     def _look(self, batch: Batch) -> Seen:
         views = batch["views"]
         x, mask_BN = (torch.cat([view[name] for view in views]) for name in ("x", "mask"))
-        count = len(x) // VIEWS
-        if count * world() < 2:
+        if len(x) // VIEWS * world() < 2:
             what = "alice compares patients over a batch: one sample is too few"
             raise ConfigError(what, fix="batch_size of at least 2 per step of accumulation")
         student = Towers(self.encoder, self.decoder)(x, mask_BN, self.mask_token)
         own_BND = self.align(student.tokens_BND, student.context_BND)
-        logits = self.heads.whole(own_BND.mean(1))
         with torch.no_grad():
             context_BND = self.teacher(x, None, None).context_BND
             other_BND = self.align(student.tokens_BND, context_BND)
-            raw = self._teacher_heads.whole(other_BND.mean(1))
-            targets = self.targets(raw, self._temperature())
-        raws, patches = [(self.targets, raw)], None
-        if self.patch_targets is not None:
-            with torch.no_grad():
-                raw = self._teacher_heads.patches(other_BND[mask_BN])
-                wanted = self.patch_targets(raw, self._temperature())
-            raws.append((self.patch_targets, raw))
-            patches = wanted, self.heads.patches(own_BND[mask_BN]), mask_BN
-        targets, logits = (found.view(VIEWS, count, -1) for found in (targets, logits))
-        return Seen(targets, logits, patches, raws, student)
+        hidden = Compared(own_BND, other_BND, mask_BN)
+        return Seen(self.assign(own_BND.mean(1), other_BND.mean(1), hidden, VIEWS), student)
 
     def _reconstruction(self, student: Glance, views: list[Batch]) -> Tensor:
         x, mask_BN, tissue = (

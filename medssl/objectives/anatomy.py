@@ -40,13 +40,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from medssl.core.config import Config as BaseConfig
 from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
-from medssl.core.viewspec import Intensity, Setting, Spatial, ViewSpec
+from medssl.core.viewspec import Setting, ViewSpec
 from medssl.encoders._base import Encoder
 from medssl.encoders._tokens import take_tokens
 from medssl.objectives._parts.correspondence import chosen, hashed, numbered, sample_keys
@@ -64,28 +64,10 @@ from medssl.objectives._parts.dense_contrast import (
 from medssl.objectives._parts.distributed import gather
 from medssl.objectives._parts.pair import spread
 from medssl.objectives._parts.patches import mean_over
-from medssl.objectives._parts.views import GENTLE, ViewOptions, pair_of_views
+from medssl.objectives._parts.views import ExactViews, pair_of_views
 
 # B samples, M cells of the pools, P anchors, E places shown to other samples, R of all samples,
 # K negatives, D width
-
-_NOISY = GENTLE.model_copy(update={"noise_probability": 0.5})
-
-
-class ExactViews(ViewOptions):
-    """Two views of one place: bending is no part of ``place``, so there is none."""
-
-    spatial: Spatial = Spatial(rotate_deg=10.0, scale=(0.8, 1.2))
-    """Rotation, zoom, flips."""
-    intensity: Intensity = _NOISY
-    """Grey values."""
-
-    @field_validator("spatial")
-    @classmethod
-    def _places_are_exact(cls, spatial: Spatial) -> Spatial:
-        if spatial.elastic_mm:
-            raise ValueError("elastic_mm has to be 0: matching places would be wrong by the bend")
-        return spatial
 
 
 class Config(BaseConfig):

@@ -55,7 +55,13 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.viewspec import Setting, ViewSpec
 from medssl.encoders._base import Encoder
 from medssl.encoders._tokens import blocks_to_voxels
-from medssl.objectives._parts.assigning import Assigning, AssignmentConfig, Heads
+from medssl.objectives._parts.assigning import (
+    Assigned,
+    Assigning,
+    AssignmentConfig,
+    Compared,
+    Heads,
+)
 from medssl.objectives._parts.contrast import unit
 from medssl.objectives._parts.correspondence import (
     cell_centres,
@@ -69,12 +75,11 @@ from medssl.objectives._parts.correspondence import (
     vectors_at,
 )
 from medssl.objectives._parts.dense_contrast import mostly_tissue
-from medssl.objectives._parts.dino import Targets, cross_view_entropy, hidden_token_entropy
+from medssl.objectives._parts.dino import cross_view_entropy, hidden_token_entropy
 from medssl.objectives._parts.prototypes import assignment_log
 from medssl.objectives._parts.regions import Regions, pooled, raster, regions_of
 from medssl.objectives._parts.teacher import Teacher
-from medssl.objectives._parts.views import pair_of_views
-from medssl.objectives.anatomy import ExactViews
+from medssl.objectives._parts.views import ExactViews, pair_of_views
 
 # V views, B samples, N tokens, M changed tokens or regions of a batch, K prototypes, D width
 
@@ -110,14 +115,9 @@ class Config(AssignmentConfig):
 
 
 class Seen(NamedTuple):
-    """Outputs of student and teacher for one batch, crop by crop."""
+    """What comes of one batch, crop by crop."""
 
-    targets_VBK: Tensor
-    logits_VBK: Tensor
-    patches: tuple[Tensor, Tensor, Tensor] | None
-    """Targets (M, K), logits (M, K) and mask (V * B, N) of changed tokens."""
-    raw: list[tuple[Targets, Tensor]]
-    """Raw teacher logits and whose centre they move."""
+    assigned: Assigned
     student: list[Tensor]
     """Tokens (B, N, D) of each crop."""
     teacher: list[Tensor]
@@ -150,30 +150,31 @@ class Objective(Assigning):
     def step(self, batch: Batch) -> StepOutput:
         """Weighted sum of :meth:`terms`; notes the teacher's raw logits for the centres."""
         seen = self._look(batch)
-        self.note(seen.raw)
+        self.note(seen.assigned.raw)
         terms = self._terms(seen, batch)
         weights = {"global": 1.0, "patch": self.config.patch_weight}
         weights["region"] = self.config.region_weight
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+        targets_VBK = seen.assigned.targets_VBK
         log = {**terms, "learning_share": loss.new_tensor(self._learning_share)}
-        return StepOutput(loss, {**log, **assignment_log(seen.targets_VBK.flatten(0, 1))})
+        return StepOutput(loss, {**log, **assignment_log(targets_VBK.flatten(0, 1))})
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Each term of the loss, unweighted."""
         return self._terms(self._look(batch), batch)
 
     def _terms(self, seen: Seen, batch: Batch) -> dict[str, Tensor]:
-        tau = self.config.student_temperature
-        terms = {"global": cross_view_entropy(seen.targets_VBK, seen.logits_VBK, tau)}
-        if seen.patches:
-            terms["patch"] = hidden_token_entropy(*seen.patches, tau)
+        found, tau = seen.assigned, self.config.student_temperature
+        terms = {"global": cross_view_entropy(found.targets_VBK, found.logits_VBK, tau)}
+        if found.patches:
+            terms["patch"] = hidden_token_entropy(*found.patches, tau)
         a, b = batch["views"]
         ways = ((a, b, seen.student[0], seen.teacher[1]), (b, a, seen.student[1], seen.teacher[0]))
         terms["region"] = torch.stack([self._regional(*way) for way in ways]).mean()
         return terms
 
     def _look(self, batch: Batch) -> Seen:
-        views, count = batch["views"], len(batch["record"])
+        views = batch["views"]
         x, tissue = (torch.cat([view[name] for view in views]) for name in ("x", "tissue"))
         size = tuple(x.shape[2:])
         key_B = sample_keys([view["place"] for view in views], batch["record"])
@@ -183,20 +184,9 @@ class Objective(Assigning):
         )
         features, given = self.encoder(changed), self.teacher(x)
         own_BND, other_BND = (self.encoder.tokens(f, size) for f in (features, given))
-        logits = self.heads.whole(features.global_BD)
-        with torch.no_grad():
-            raw = self._teacher_heads.whole(given.global_BD)
-            targets = self.targets(raw, self._temperature())
-        raws, patches = [(self.targets, raw)], None
-        if self.patch_targets is not None:
-            with torch.no_grad():
-                raw = self._teacher_heads.patches(other_BND[mask_BN])
-                wanted = self.patch_targets(raw, self._temperature())
-            raws.append((self.patch_targets, raw))
-            patches = wanted, self.heads.patches(own_BND[mask_BN]), mask_BN
-        targets, logits = (found.view(VIEWS, count, -1) for found in (targets, logits))
+        compared = Compared(own_BND, other_BND, mask_BN)
         tokens = [list(found.chunk(VIEWS)) for found in (own_BND, other_BND)]
-        return Seen(targets, logits, patches, raws, *tokens)
+        return Seen(self.assign(features.global_BD, given.global_BD, compared, VIEWS), *tokens)
 
     def _regional(self, source: Batch, target: Batch, own: Tensor, other: Tensor) -> Tensor:
         """Distance of the student's regions in one crop to the teacher's in the other."""

@@ -29,7 +29,7 @@ from medssl.objectives._parts.dense_contrast import (
     match,
     place_nce,
 )
-from medssl.objectives.anatomy import ExactViews
+from medssl.objectives._parts.views import ExactViews
 from medssl.views.build import build_views
 from tests.objectives.tiny import batch_of, config_of, make
 from tests.views.sources import source

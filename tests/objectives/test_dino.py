@@ -41,10 +41,10 @@ def test_teacher_gets_no_gradient_and_sees_full_views_without_masks():
 
 def test_there_is_one_target_per_full_view_and_one_answer_per_view():
     task = task_of()
-    seen = task._look(toy_batch(task))
-    assert seen.targets_TBK.shape == (2, 16, 8)
-    assert seen.logits_SBK.shape == (4, 16, 8)
-    torch.testing.assert_close(seen.targets_TBK.sum(2), torch.ones(2, 16))
+    seen = task._look(toy_batch(task)).assigned
+    assert seen.targets_VBK.shape == (2, 16, 8)
+    assert seen.logits_VBK.shape == (4, 16, 8)
+    torch.testing.assert_close(seen.targets_VBK.sum(2), torch.ones(2, 16))
 
 
 def test_small_views_have_half_a_side_where_the_encoder_takes_it():
@@ -63,12 +63,12 @@ def test_loss_of_a_fresh_task_is_near_log_k():
 def test_hidden_token_loss_depends_on_hidden_tokens_alone():
     task = task_of()
     batch = toy_batch(task)
-    targets, logits, mask = task._look(batch).patches
+    targets, logits, mask = task._look(batch).assigned.patches
     assert len(targets) == len(logits) == mask.sum() > 0
     for view in batch["views"][:2]:  # the student sees nothing of what is hidden
         hidden = view["mask"].view(16, 1, 2, 2).repeat_interleave(4, 2).repeat_interleave(4, 3)
         view["x"] = torch.where(hidden, 99.0, view["x"])
-    assert torch.equal(task._look(batch).patches[1], logits)
+    assert torch.equal(task._look(batch).assigned.patches[1], logits)
 
 
 def test_teacher_follows_once_per_update_with_the_momentum_of_the_schedule():

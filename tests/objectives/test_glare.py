@@ -173,17 +173,18 @@ def test_without_strength_and_blur_nothing_changes():
 def test_changes_follow_from_the_sample_not_from_its_row():
     task = make("glare", VIT).eval()
     batch = batch_of(task)
-    whole = task._look(batch).patches[2]
+    whole = task._look(batch).assigned.patches[2]
     last = {**batch, "record": batch["record"][3:]}
     last["views"] = [{k: v[3:] for k, v in view.items()} for view in batch["views"]]
-    assert torch.equal(task._look(last).patches[2], whole[[3, 7]])
+    assert torch.equal(task._look(last).assigned.patches[2], whole[[3, 7]])
 
 
 def test_the_teacher_sees_tokens_as_they_are():
     batch = batch_of(make("glare", VIT))
-    seen = [make("glare", VIT, changes={"strength": s}).eval()._look(batch) for s in (0.1, 2.0)]
-    assert torch.equal(seen[0].targets_VBK, seen[1].targets_VBK)
-    assert not torch.equal(seen[0].logits_VBK, seen[1].logits_VBK)
+    tasks = [make("glare", VIT, changes={"strength": s}).eval() for s in (0.1, 2.0)]
+    a, b = (task._look(batch).assigned for task in tasks)
+    assert torch.equal(a.targets_VBK, b.targets_VBK)
+    assert not torch.equal(a.logits_VBK, b.logits_VBK)
 
 
 def test_weights_of_the_terms():

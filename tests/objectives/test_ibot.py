@@ -41,7 +41,7 @@ def test_patches_are_compared_within_a_view_and_samples_across_views():
     # A student that answers as its teacher does: on hidden tokens the loss is the entropy.
     task = task_of(student_temperature=1.0)
     batch = toy_batch(task)
-    targets, logits, mask = task._look(batch).patches
+    targets, logits, mask = task._look(batch).assigned.patches
     from medssl.objectives._parts.dino import hidden_token_entropy
 
     own = hidden_token_entropy(targets, targets.log(), mask, 1.0)

@@ -1,12 +1,12 @@
 """What objectives share in which a student gives its teacher's assignments to prototypes.
 
-N vectors, K prototypes, D width.
+V views, B samples, N tokens, M hidden or changed tokens of a batch, K prototypes, D width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -86,6 +86,30 @@ class Heads(nn.Module):
         return out
 
 
+class Compared(NamedTuple):
+    """Tokens of student and teacher, and which of them (V * B, N) are compared."""
+
+    student_BND: Tensor
+    teacher_BND: Tensor
+    mask_BN: Tensor
+
+
+class Assigned(NamedTuple):
+    """What student and teacher make of the same views.
+
+    Attributes:
+        targets_VBK: the teacher's assignments.
+        logits_VBK: the student's.
+        patches: targets (M, K), logits (M, K) and mask (V * B, N) of compared tokens.
+        raw: raw teacher logits and whose centre they move.
+    """
+
+    targets_VBK: Tensor
+    logits_VBK: Tensor
+    patches: tuple[Tensor, Tensor, Tensor] | None
+    raw: list[tuple[Targets, Tensor]]
+
+
 class Assigning(TaskModule):
     """Heads, their slow copy, targets, and the schedules of both."""
 
@@ -113,6 +137,26 @@ class Assigning(TaskModule):
     def _temperature(self) -> float:
         c = self.settings
         return warmed(c.teacher_temperature, c.temperature_warmup, float(self.progress))
+
+    def assign(
+        self, student_BD: Tensor, teacher_BD: Tensor, tokens: Compared | None, views: int
+    ) -> Assigned:
+        """Assignments of the vectors of samples, view by view, and of tokens where they count."""
+        logits = self.heads.whole(student_BD)
+        temperature = self._temperature()
+        with torch.no_grad():
+            raw = self._teacher_heads.whole(teacher_BD)
+            targets = self.targets(raw, temperature)
+        raws, patches = [(self.targets, raw)], None
+        if tokens and self.patch_targets is not None:
+            mask_BN = tokens.mask_BN
+            with torch.no_grad():
+                raw = self._teacher_heads.patches(tokens.teacher_BND[mask_BN])
+                wanted = self.patch_targets(raw, temperature)
+            raws.append((self.patch_targets, raw))
+            patches = wanted, self.heads.patches(tokens.student_BND[mask_BN]), mask_BN
+        targets, logits = (found.unflatten(0, (views, -1)) for found in (targets, logits))
+        return Assigned(targets, logits, patches, raws)
 
     def note(self, raw: list[tuple[Targets, Tensor]]) -> None:
         """Raw teacher logits of a training step, and whose centre they move."""

@@ -17,13 +17,14 @@ from medssl.core.features import Features
 from medssl.core.task import Batch, StepOutput
 from medssl.core.viewspec import MaskSpec, Setting, Share, ViewSpec
 from medssl.encoders._base import Encoder
-from medssl.objectives._parts.assigning import Assigning, AssignmentConfig, Heads
-from medssl.objectives._parts.dino import (
-    Targets,
-    cross_view_entropy,
-    hidden_token_entropy,
-    koleo,
+from medssl.objectives._parts.assigning import (
+    Assigned,
+    Assigning,
+    AssignmentConfig,
+    Compared,
+    Heads,
 )
+from medssl.objectives._parts.dino import cross_view_entropy, hidden_token_entropy, koleo
 from medssl.objectives._parts.distributed import gather
 from medssl.objectives._parts.multicrop import FULL, multi_crop, small_crop
 from medssl.objectives._parts.prototypes import assignment_log
@@ -50,16 +51,11 @@ class DistillationConfig(AssignmentConfig):
 
 
 class Seen(NamedTuple):
-    """Outputs of student and teacher for one batch."""
+    """What comes of one batch; the student has logits of small views too."""
 
-    targets_TBK: Tensor
-    logits_SBK: Tensor
-    raw: list[tuple[Targets, Tensor]]
-    """Raw teacher logits and whose centre they move."""
+    assigned: Assigned
     full: Features
     """Student's features of full views, view by view."""
-    patches: tuple[Tensor, Tensor, Tensor] | None
-    """Targets (M, K), logits (M, K) and mask (V * B, N) of hidden tokens."""
 
 
 class Distillation(Assigning):
@@ -98,10 +94,11 @@ class Distillation(Assigning):
     def step(self, batch: Batch) -> StepOutput:
         """Weighted sum of :meth:`terms`; notes the teacher's raw logits for the centres."""
         seen = self._look(batch)
-        self.note(seen.raw)
+        self.note(seen.assigned.raw)
+        targets_VBK = seen.assigned.targets_VBK
         terms, weights = self._terms(seen, batch), self._weights()
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
-        return StepOutput(loss, {**terms, **assignment_log(seen.targets_TBK.flatten(0, 1))})
+        return StepOutput(loss, {**terms, **assignment_log(targets_VBK.flatten(0, 1))})
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Each term of the loss, unweighted."""
@@ -112,12 +109,11 @@ class Distillation(Assigning):
         return {"distillation": 1.0, "patch": c.patch_weight, "koleo": c.koleo_weight}
 
     def _terms(self, seen: Seen, batch: Batch) -> dict[str, Tensor]:
-        c = self.options
+        c, found = self.options, seen.assigned
         tau = c.student_temperature
-        terms = {"distillation": cross_view_entropy(seen.targets_TBK, seen.logits_SBK, tau)}
-        if seen.patches:
-            targets, logits, mask = seen.patches
-            terms["patch"] = hidden_token_entropy(targets, logits, mask, tau)
+        terms = {"distillation": cross_view_entropy(found.targets_VBK, found.logits_VBK, tau)}
+        if found.patches:
+            terms["patch"] = hidden_token_entropy(*found.patches, tau)
         if c.koleo_weight:
             record = gather(batch["record"])
             views = seen.full.global_BD.chunk(FULL)
@@ -129,26 +125,16 @@ class Distillation(Assigning):
         x = torch.cat([view["x"] for view in full])
         mask = torch.cat([view["mask"] for view in full]) if "mask" in full[0] else None
         features = self.encoder(x, mask, self.mask_token) if mask is not None else self.encoder(x)
-        logits = [self.heads.whole(features.global_BD)]
+        given, hidden = self.teacher(x), None
+        if mask is not None:
+            own, other = (self.encoder.tokens(f, tuple(x.shape[2:])) for f in (features, given))
+            hidden = Compared(own, other, mask)
+        found = self.assign(features.global_BD, given.global_BD, hidden, FULL)
         if small:
             local = self.encoder(torch.cat([view["x"] for view in small]))
-            logits.append(self.heads.whole(local.global_BD))
-        with torch.no_grad():
-            seen = self.teacher(x)
-            raw = self._teacher_heads.whole(seen.global_BD)
-            targets = self.targets(raw, self._temperature())
-        raws, patches = [(self.targets, raw)], None
-        if mask is not None:
-            assert self.patch_targets is not None  # views have masks only where patches count
-            size = tuple(x.shape[2:])
-            with torch.no_grad():
-                raw = self._teacher_heads.patches(self.encoder.tokens(seen, size)[mask])
-                wanted = self.patch_targets(raw, self._temperature())
-            raws.append((self.patch_targets, raw))
-            patches = wanted, self.heads.patches(self.encoder.tokens(features, size)[mask]), mask
-        count = len(full[0]["x"])
-        split = targets.view(FULL, count, -1), torch.cat(logits).view(-1, count, targets.shape[1])
-        return Seen(*split, raws, features, patches)
+            logits_VBK = self.heads.whole(local.global_BD).unflatten(0, (len(small), -1))
+            found = found._replace(logits_VBK=torch.cat([found.logits_VBK, logits_VBK]))
+        return Seen(found, features)
 
 
 def _check(encoder: Encoder, config: DistillationConfig) -> None:

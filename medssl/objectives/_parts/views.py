@@ -22,6 +22,9 @@ GENTLE = Intensity(
 )
 
 
+_NOISY = GENTLE.model_copy(update={"noise_probability": 0.5})
+
+
 def over_the_defaults(cls: type[Config], value: Any, info: ValidationInfo) -> Any:
     """One number given, as ``views.spatial.rotate_deg=5``, leaves the others as they are."""
     if not isinstance(value, dict):
@@ -44,6 +47,22 @@ class ViewOptions(Config):
     frequencies of one of them, so that scanner and site cannot tell them apart."""
 
     _partly = field_validator("spatial", "intensity", mode="before")(over_the_defaults)
+
+
+class ExactViews(ViewOptions):
+    """Two views of one place: bending is no part of ``place``, so there is none."""
+
+    spatial: Spatial = Spatial(rotate_deg=10.0, scale=(0.8, 1.2))
+    """Rotation, zoom, flips."""
+    intensity: Intensity = _NOISY
+    """Grey values."""
+
+    @field_validator("spatial")
+    @classmethod
+    def _places_are_exact(cls, spatial: Spatial) -> Spatial:
+        if spatial.elastic_mm:
+            raise ValueError("elastic_mm has to be 0: matching places would be wrong by the bend")
+        return spatial
 
 
 class StackOptions(Config):
