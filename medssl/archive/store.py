@@ -1,6 +1,6 @@
 """The preprocessed copy of the records: chunked, compressed, a crop reads only its chunks.
 
-One blosc2 array per volume or picture, named by what it holds: the record's files and the
+One blosc2 array per volume, picture or clip, named by what it holds: the record's files and the
 contract. A changed file or contract gives another name, so nothing stale is ever read. Writing is
 a temporary file and a rename: processes may share a store.
 """
@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,19 @@ import blosc2
 import numpy as np
 import numpy.typing as npt
 
+from medssl.archive._blosc import Streamed, write_pieces, write_whole
 from medssl.core.errors import ReadError
+from medssl.core.geometry import Kind
 from medssl.core.preprocess import Contract, Prepared
 from medssl.core.runlog import disk_error, sync_folder
 
 # Records that a worker process prepares before it reports; fewer run in this process.
 STORE_CHUNK = 8
 
-# Measured: lz4, 64^3 chunks and 32^3 blocks give the fastest random crops of volumes.
-_CHUNK, _BLOCK = 64, 32
-_PICTURE_CHUNK, _PICTURE_BLOCK = 512, 128  # about as many bytes
 _OPEN_FILES = 64
 FOREGROUND_POINTS = 512
 # Of what is stored beside the voxels; a store of another format is not looked at.
-_FORMAT = 2
+_FORMAT = 3
 # Share of the tissue that may lie outside its box at each end of an axis: single voxels of noise
 # or of a table do not move the ends of the body.
 _OUTSIDE = 0.005
@@ -41,20 +41,23 @@ blosc2.set_nthreads(1)
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One stored volume or picture without its voxels.
+    """One stored volume, picture or clip without its voxels.
 
     Attributes:
-        shape: (C, D, H, W); D = 1 for a picture.
-        spacing_mm: (D, H, W), or (H, W) of a picture; ``None`` = unknown.
-        affine: ``None`` for a picture.
+        shape: (C, D, H, W); D = 1 for a picture, and counts the frames of a clip.
+        spacing_mm: (D, H, W), or (H, W) of a picture or clip; ``None`` = unknown.
+        affine: of a volume, else ``None``.
         air: (C,) level below which a voxel is air or padding.
         fill: (C,) smallest value, used outside the volume.
         labelled: whether it has a label map, which may hold background only.
         foreground: (P, 3) random labelled voxels (d, h, w), classes equally often.
         tissue: (2, 3) first voxel of the box of :func:`tissue_box`, and the one after its last.
+        times_s: (T,) when the frames of a clip were shown; ``None`` = unknown.
+        shots: (S, 2) first frame between cuts, and the one behind the last; of clips.
     """
 
     key: str
+    kind: Kind
     shape: tuple[int, int, int, int]
     spacing_mm: tuple[float, ...] | None
     affine: npt.NDArray[np.float64] | None
@@ -65,10 +68,12 @@ class Entry:
     tissue: npt.NDArray[np.int64]
     pixel_hash: str
     modality: str
+    times_s: npt.NDArray[np.float64] | None
+    shots: npt.NDArray[np.int64]
 
 
 class Store:
-    """Volumes and pictures that follow one contract, below ``root/<contract digest>-<format>``."""
+    """Records that follow one contract, below ``root/<contract digest>-<format>``."""
 
     def __init__(self, root: Path, contract: Contract) -> None:
         self.root = root
@@ -102,8 +107,9 @@ class Store:
         foreground = np.zeros((0, 3), dtype=np.int64)
         if labels_DHW is not None:
             foreground = foreground_points(labels_DHW)
-            self._write(self._label_path(key), labels_DHW, {})
+            self._write(self._label_path(key), partial(write_whole, labels_DHW), dict)
         meta = {
+            "kind": "image" if prepared.affine is None else "volume",
             "affine": None if prepared.affine is None else prepared.affine.ravel().tolist(),
             "spacing_mm": None if prepared.spacing_mm is None else list(prepared.spacing_mm),
             "air": list(prepared.air),
@@ -114,7 +120,18 @@ class Store:
             "tissue": tissue_box(prepared.array, prepared.air).ravel().tolist(),
             "pixel_hash": pixel_hash,
         }
-        self._write(self._path(key), prepared.array, meta)
+        self._write(self._path(key), partial(write_whole, prepared.array), lambda: meta)
+
+    def put_clip(self, key: str, clip: Streamed) -> str:
+        """Write a clip, piece by piece; returns the hash of its pixels.
+
+        Raises:
+            ResourceError: if the disk is full.
+            ReadError: what the pieces raise. Nothing is left behind in either case.
+        """
+        self._path(key).parent.mkdir(parents=True, exist_ok=True)
+        self._write(self._path(key), partial(write_pieces, clip), lambda: clip.meta)
+        return self.entry(key).pixel_hash
 
     def entry(self, key: str) -> Entry:
         """What is known of a stored volume.
@@ -127,16 +144,19 @@ class Store:
         affine, spacing_mm = meta["affine"], meta["spacing_mm"]
         return Entry(
             key=key,
+            kind=meta["kind"],
             shape=tuple(array.shape),
             spacing_mm=None if spacing_mm is None else tuple(spacing_mm),
             affine=None if affine is None else np.array(affine).reshape(4, 4),
             air=tuple(meta["air"]),
             fill=tuple(meta["fill"]),
-            labelled=meta["labelled"],
-            foreground=np.array(meta["foreground"], dtype=np.int64).reshape(-1, 3),
+            labelled=meta.get("labelled", False),
+            foreground=np.array(meta.get("foreground", []), dtype=np.int64).reshape(-1, 3),
             tissue=np.array(meta["tissue"], dtype=np.int64).reshape(2, 3),
             pixel_hash=meta["pixel_hash"],
             modality=meta["modality"],
+            times_s=np.frombuffer(times) if (times := meta.get("times_s")) else None,
+            shots=np.array(meta.get("shots", []), dtype=np.int64).reshape(-1, 2),
         )
 
     def read(
@@ -144,7 +164,10 @@ class Store:
     ) -> npt.NDArray[np.float32]:
         """Voxels [start, stop) of all channels, (C, d, h, w); the box lies inside the volume."""
         box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        return self._slice(self._path(key), (slice(None), *box)).astype(np.float32)
+        voxels = self._slice(self._path(key), (slice(None), *box))
+        if voxels.dtype == np.uint8:
+            return np.asarray(np.divide(voxels, 255, dtype=np.float32))
+        return voxels.astype(np.float32)
 
     def read_labels(
         self, key: str, start: tuple[int, ...], stop: tuple[int, ...]
@@ -178,34 +201,26 @@ class Store:
             self._open.popitem(last=False)
         return array
 
-    def _write(self, path: Path, array: npt.NDArray[Any], meta: Mapping[str, Any]) -> None:
+    def _write(
+        self, path: Path, fill: Callable[[str], Any], meta: Callable[[], Mapping[str, Any]]
+    ) -> None:
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.b2nd")
-        lead = array.ndim - 3
-        flat = array.shape[lead] == 1
-        chunk, block = (_PICTURE_CHUNK, _PICTURE_BLOCK) if flat else (_CHUNK, _BLOCK)
         try:
             temporary.unlink(missing_ok=True)
-            stored = blosc2.asarray(
-                np.ascontiguousarray(array),
-                chunks=(1,) * lead + tuple(min(chunk, n) for n in array.shape[lead:]),
-                blocks=(1,) * lead + tuple(min(block, n) for n in array.shape[lead:]),
-                cparams=blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=5, nthreads=1),
-                urlpath=str(temporary),
-                mode="w",
-            )
-            for name, value in meta.items():
+            stored = fill(str(temporary))
+            for name, value in meta().items():
                 stored.schunk.vlmeta[name] = value
             del stored
             _sync(temporary)
             temporary.replace(path)
             sync_folder(path.parent)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise disk_error(error) from error
         except RuntimeError:
             # blosc2 hides the errno of a failed write.
-            temporary.unlink(missing_ok=True)
             raise disk_error(OSError(28, "blosc2 could not write")) from None
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def foreground_points(labels_DHW: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

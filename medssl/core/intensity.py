@@ -8,7 +8,7 @@ import numpy as np
 
 from medssl.core.config import Config
 from medssl.core.errors import ReadError
-from medssl.core.geometry import FloatArray
+from medssl.core.geometry import AnyArray, FloatArray
 from medssl.core.sample import UNKNOWN
 
 
@@ -84,9 +84,21 @@ def normalise(
     return ((clipped - mean) / std).astype(np.float32), float((air - mean) / std)
 
 
-def _levels(
-    x: FloatArray, rule: IntensityRule, stored: np.dtype[Any]
+def clip_levels(
+    x: AnyArray, rule: IntensityRule, stored: np.dtype[Any]
 ) -> tuple[float, float, float]:
+    """Raw values that are clipped at, and the raw level of air, of all frames of a clip.
+
+    Raises:
+        ReadError: ``constant``.
+    """
+    if rule.kind != "percentile":
+        return _levels(x, rule, stored)
+    low, high = (float(level) for level in np.percentile(x, [rule.low, rule.high]))
+    return low, high, low + rule.air * (high - low)
+
+
+def _levels(x: AnyArray, rule: IntensityRule, stored: np.dtype[Any]) -> tuple[float, float, float]:
     """Raw values that become 0 and 1, and the raw level of air."""
     if rule.kind == "window":
         return rule.low, rule.high, rule.air
@@ -99,6 +111,6 @@ def _levels(
     return low, high, low + rule.air * (high - low)
 
 
-def _refuse_constant(x_DHW: FloatArray) -> None:
+def _refuse_constant(x_DHW: AnyArray) -> None:
     if x_DHW.max() - x_DHW.min() <= 0:
         raise ReadError("constant", "all voxels have one value after the intensity rule")

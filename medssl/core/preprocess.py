@@ -2,7 +2,9 @@
 
 A volume is turned to RAS+ order, resampled to ``spacing_mm`` and its intensities are mapped by
 the rule of its modality. A picture keeps its axes and becomes a record of one slice, with its
-shorter side of ``size_px``. The contract is recorded in the card of every checkpoint.
+shorter side of ``size_px``. Clips are prepared frame by frame (:mod:`medssl.core.clips`): at most
+``fps`` of them, with their times, and with a shorter side of ``short_side_px``. The contract is
+recorded in the card of every checkpoint.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from scipy import ndimage
 
 from medssl.core.config import Versioned
@@ -41,8 +44,13 @@ class Contract(Versioned):
     unless ``size_px`` is given."""
     size_px: int | None = None
     """Shorter side of a picture, aspect kept; ``None`` keeps each picture's own pixels."""
+    fps: float | None = Field(default=None, gt=0)
+    """Frames of a clip per second, at most; ``None`` keeps every frame."""
+    short_side_px: int | None = Field(default=None, ge=1)
+    """Shorter side of a clip's frames, aspect kept; ``None`` keeps each clip's own pixels."""
     picture_channels: Literal[1, 3] | None = None
-    """Grey pictures are copied to 3 channels, colour becomes luminance; ``None``: as stored."""
+    """Grey pictures and frames are copied to 3 channels, colour becomes luminance; ``None``: as
+    stored."""
     rules: dict[str, IntensityRule] = RULES
     """Intensity rule by modality; modalities without one use ``unknown``'s, or ``picture``'s for
     pictures of 8 bits."""

@@ -96,6 +96,10 @@ REASONS: dict[str, Meaning] = {
         "the chosen video library gives frames at other times than the index says",
         "index the archive with the video library pyav",
     ),
+    "times_unknown": Meaning(
+        "the clip does not say when its frames were shown",
+        "fps=null keeps every frame, for encoders of single frames",
+    ),
     # geometry
     "bad_geometry": Meaning("orientation, position or spacing is missing or impossible", HEADER),
     "geometry_unknown": Meaning("the file does not say where its voxels lie", HEADER),

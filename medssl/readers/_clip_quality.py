@@ -79,6 +79,25 @@ def _share(runs: Sequence[Interval], n: int) -> float:
     return sum(b - a for a, b in runs) / n
 
 
+class Changes:
+    """Mean difference, in grey levels, of each frame from the one before; 0 for the first.
+
+    Attributes:
+        levels: of the frames so far.
+    """
+
+    def __init__(self) -> None:
+        self.levels: list[float] = []
+        self._last: npt.NDArray[np.uint8] | None = None
+
+    def add(self, thumbs_TCHW: npt.NDArray[np.uint8]) -> None:
+        """Take the next frames, as :func:`thumbnails` gives them."""
+        first = thumbs_TCHW[:1] if self._last is None else self._last
+        pairs = np.concatenate([first, thumbs_TCHW]).astype(np.float32)
+        self.levels += np.abs(np.diff(pairs, axis=0)).mean(axis=(1, 2, 3)).tolist()
+        self._last = thumbs_TCHW[-1:]
+
+
 class ClipQuality:
     """Collects :class:`ClipFacts` from a clip that comes in pieces, in order.
 
@@ -91,8 +110,7 @@ class ClipQuality:
 
     def __init__(self) -> None:
         self._bright_HW: npt.NDArray[np.uint8] | None = None
-        self._last: npt.NDArray[np.uint8] | None = None
-        self._changes: list[float] = []
+        self._changes = Changes()
         self._scores: list[float] = []
 
     def add(self, x_CTHW: npt.NDArray[np.uint8]) -> None:
@@ -101,11 +119,8 @@ class ClipQuality:
         known = self._bright_HW
         self._bright_HW = bright_HW if known is None else np.maximum(known, bright_HW)
         thumbs_TCHW = thumbnails(x_CTHW)
-        first = thumbs_TCHW[:1] if self._last is None else self._last
-        pairs = np.concatenate([first, thumbs_TCHW]).astype(np.float32)
-        self._changes += np.abs(np.diff(pairs, axis=0)).mean(axis=(1, 2, 3)).tolist()
+        self._changes.add(thumbs_TCHW)
         self._scores += body_scores(thumbs_TCHW).tolist()
-        self._last = thumbs_TCHW[-1:]
 
     def facts(self, modality: str = "") -> ClipFacts:
         """What the frames so far show; ``modality`` ES is endoscopy whatever the pixels say."""
@@ -114,8 +129,8 @@ class ClipQuality:
         endoscopy = modality == "ES" or looks_like_endoscopy(scores)
         return ClipFacts(
             border_px=border_px(self._bright_HW),
-            still=still_segments(self._changes),
-            cuts=cuts(self._changes),
+            still=still_segments(self._changes.levels),
+            cuts=cuts(self._changes.levels),
             body_scores=tuple(self._scores),
             is_endoscopy=endoscopy,
             out_of_body=out_of_body(scores) if endoscopy else (),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from medssl.archive._digest import LOSSY, pixel_hash
 from medssl.archive._pool import map_items, usable_cpus
 from medssl.archive.catalog import Catalog
+from medssl.archive.clips import ClipStream, plan_clip
 from medssl.archive.split import Member, leaders
 from medssl.archive.store import STORE_CHUNK, Entry, Store
 from medssl.core.errors import (
@@ -114,7 +115,8 @@ def fill_store(catalog: Catalog, records: list[Record], store: Store, budget: fl
             failed += 1
             catalog.ledger.add(record.record_id, "store", result.reason, result.what)
         else:
-            hashes[record.record_id] = result
+            # The hash of a clip is of the frames that were kept, not of its file.
+            hashes |= {} if record.kind == "clip" else {record.record_id: result}
     catalog.ledger.save()
     catalog.add_pixel_hashes(hashes)
     if failed == len(records):
@@ -135,6 +137,9 @@ class Preparation:
 
     def __call__(self, record: Record) -> str:
         sample = Catalog.open(self.catalog).sample(record)
+        if record.kind == "clip":
+            plan = plan_clip(sample, record.dtype, self.store.contract)
+            return self.store.put_clip(store_key(self.store, record), ClipStream(sample, plan))
         try:
             array = sample.array
         except ResourceError as error:  # one file beyond the cap, not a machine without memory
