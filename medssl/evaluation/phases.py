@@ -35,16 +35,12 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.core.errors import UsageError
+from medssl.core.phases import CHOLEC80, NONE
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Rule = Literal["neighbours", "cholec80"]
-NONE = -1
-CHOLEC80 = (
-    "Preparation", "CalotTriangleDissection", "ClippingCutting", "GallbladderDissection",
-    "GallbladderPackaging", "CleaningCoagulation", "GallbladderRetraction",
-)  # fmt: skip
 
 
 class Segment(NamedTuple):

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medssl.core.config import validate
+from medssl.core.phases import NONE
 from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.encoders._base import Encoder
@@ -25,7 +26,6 @@ from medssl.heads._model import reload
 from medssl.heads._temporal import TemporalConfig, TemporalNetwork, smoothing_loss
 
 # B videos or frames, T frames, D features, S stages, K phases
-NONE = -1
 
 
 class Config(classification.Config):
