@@ -29,9 +29,9 @@ BACKBONES = {
         ("mae", "simclr", "dino", "local_global", "alice", "voco"),
     ),
     "slices": Backbone(
-        {"name": "timm/resnet18", "output_stride": 8, "token_size": 8},
+        {"name": "timm/resnet10t", "output_stride": 8, "token_size": 8},
         (48, 32),
-        {"batch_size": 16, "lr": 1.0e-3},
+        {"batch_size": 8, "lr": 1.0e-3},
         ("mae", "simclr", "local_global", "image_volume"),
     ),
 }
@@ -42,7 +42,7 @@ _METHOD = (
     "Then each arm is fine-tuned on the same labelled volumes with the same recipe; the last "
     "checkpoint counts. Test Dice, mean of both labels, {n} volumes in {groups} groups, seeds "
     "{seeds}. 95 % intervals: seeds and groups resampled together, 10,000 draws; differences are "
-    "paired by seed and volume. `volumes`: resenc-xs on 32x48x32 voxels; `slices`: ResNet-18 on "
+    "paired by seed and volume. `volumes`: resenc-xs on 32x48x32 voxels; `slices`: ResNet-10 on "
     "48x32 pixels, predicted slice by slice."
 )
 
