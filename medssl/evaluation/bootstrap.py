@@ -5,6 +5,7 @@ S seeds, N cases, G groups, R draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -30,6 +31,14 @@ class Interval(NamedTuple):
     low: float
     high: float
     n: int
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """For ``metrics.json``; JSON knows no NaN.
+
+        >>> Interval(0.5, math.nan, math.nan, 1).as_json()
+        {'mean': 0.5, 'low': None, 'high': None, 'n': 1}
+        """
+        return {k: None if math.isnan(v) else v for k, v in self._asdict().items()}
 
 
 def bootstrap_mean(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from rich.progress import track
 
 from medssl.core.errors import MedsslError, NothingUsableError
 from medssl.core.geometry import GRID_TOLERANCE_MM, grid_distance_mm
-from medssl.evaluation.bootstrap import Interval, bootstrap_mean
+from medssl.evaluation.bootstrap import bootstrap_mean
 from medssl.evaluation.segmentation import LabelScore, PictureScore, score_labels, score_pictures
 from medssl.readers import _read
 from medssl.readers._mask import is_picture, read_mask
@@ -124,22 +123,17 @@ def summarise(
             [getattr(found.get(k, absent), metric) for k in names] for found in scores.values()
         ])  # fmt: skip
         per_label = {
-            name: _as_json(bootstrap_mean(values_N, patients))
+            name: bootstrap_mean(values_N, patients).as_json()
             for name, values_N in zip(names.values(), values_NK.T, strict=True)
         }
         overall = bootstrap_mean(values_NK.mean(axis=1), patients)
-        summary[metric] = {**_as_json(overall), "per_label": per_label}
+        summary[metric] = {**overall.as_json(), "per_label": per_label}
     summary["cases"] = [
         {"case": case, "label": name, **found.get(k, absent)._asdict()}
         for case, found in scores.items()
         for k, name in names.items()
     ]
     return summary
-
-
-def _as_json(interval: Interval) -> dict[str, float | int | None]:
-    # JSON knows no NaN.
-    return {k: None if math.isnan(v) else v for k, v in interval._asdict().items()}
 
 
 def _labels(array_CDHW: npt.NDArray[Any], file: Path) -> npt.NDArray[np.int32]:

@@ -26,25 +26,37 @@ import json
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from medssl.core.config import Config
 from medssl.core.errors import UsageError
 from medssl.core.runlog import Run, write_text
 from medssl.stages._evaluate_classes import evaluate_classes
 from medssl.stages._evaluate_labels import evaluate_labels
+from medssl.stages._evaluate_phases import evaluate_phases
+
+_COMPARE = {
+    "segmentation": evaluate_labels,
+    "classification": evaluate_classes,
+    "phase": evaluate_phases,
+}
 
 
 class EvaluateConfig(Config):
     """What to compare."""
 
-    task: Literal["segmentation", "classification"]
+    task: Literal["segmentation", "classification", "phase"]
     pred: Path
     """Folder of predictions; of classes also the ``classes.csv`` itself."""
     ref: Path
-    """Folder of reference labels with the same names; of classes a table or class folders."""
+    """Folder of reference labels with the same names; of classes a table or class folders; of
+    phases label files or a table."""
     out: Path
     """The JSON file to write, e.g. ``metrics.json``."""
     labels: dict[int, str] | None = None
     """Label values and names; without it every value that occurs, named by its number."""
+    fps: float = Field(default=25.0, gt=0)
+    """Frames per second of reference phases that count frames, as Cholec80's do."""
     groups: Path | None = None
     """CSV file with the columns case,patient; without it every case is its own patient."""
     overwrite: bool = False
@@ -62,8 +74,7 @@ def run(config: EvaluateConfig) -> Run:
         fix = "choose another file, or give --overwrite"
         raise UsageError("the output exists", where=str(config.out), fix=fix)
     finished = Run("evaluate", config.out)
-    compare = evaluate_classes if config.task == "classification" else evaluate_labels
-    finished.result = compare(config)
+    finished.result = _COMPARE[config.task](config)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(config.out, json.dumps(finished.result, indent=1, allow_nan=False) + "\n")
     return finished
