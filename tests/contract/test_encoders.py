@@ -15,6 +15,9 @@ SIZES = {
     "resenc-xs": (16, 32, 16),
     "vit3d-xs": (16, 32, 16),
     "video_vit-xs": (4, 32, 48),
+    "pytorchvideo/x3d_s": (4, 64, 96),
+    "frames/timm/resnet18": (2, 64, 96),
+    "frames/timm/vit_tiny_patch16_224": (2, 32, 48),
     "swin_unetr-xs": (64, 32, 32),
     "timm/resnet18": (64, 96),
     "timm/convnext_tiny": (64, 64),
@@ -26,10 +29,10 @@ SIZES = {
     "smp/efficientnet-b0": (64, 64),
     "smp/mit_b0": (64, 96),
 }
-TOKENS = ["vit3d-xs", "video_vit-xs", *(name for name in SIZES if "vit_" in name)]
+TOKENS = ["vit3d-xs", "video_vit-xs", *(name for name in SIZES if name.startswith("timm/vit_"))]
 FAST = [
     "resenc-xs", "vit3d-xs", "video_vit-xs", "swin_unetr-xs", "timm/resnet18",
-    "timm/vit_tiny_patch16_224", "smp/mit_b0",
+    "timm/vit_tiny_patch16_224", "smp/mit_b0", "pytorchvideo/x3d_s", "frames/timm/resnet18",
 ]  # fmt: skip
 
 
@@ -61,10 +64,10 @@ def test_every_family_is_tested_here():
 
 def test_encoders_say_whether_they_take_images_volumes_or_clips():
     kinds = {name: build_encoder(name, {}, 1).kind for name in FAST}
-    assert {name for name, kind in kinds.items() if kind == "clip"} == {"video_vit-xs"}
-    assert {name for name, kind in kinds.items() if kind == "image"} == {
-        name for name in FAST if "/" in name
-    }
+    clips = {name for name in FAST if name.startswith(("video_vit", "pytorchvideo", "frames"))}
+    pictures = {name for name in FAST if name.startswith(("timm", "smp"))}
+    assert {name for name, kind in kinds.items() if kind == "clip"} == clips
+    assert {name for name, kind in kinds.items() if kind == "image"} == pictures
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -219,8 +222,8 @@ def test_reloads_strictly_from_its_card(name, tmp_path):
 
 @pytest.mark.parametrize("name", ENCODERS.names())
 def test_every_variant_builds(name):
-    # MONAI and smp compute rates on the default device.
-    with torch.device("cpu" if name.startswith(("swin_unetr", "smp")) else "meta"):
+    # MONAI, smp and MViT compute rates on the default device.
+    with torch.device("cpu" if any(w in name for w in ("swin_unetr", "smp", "mvit")) else "meta"):
         encoder = build_encoder(name, {}, 1)
     assert sum(p.numel() for p in encoder.parameters()) > 1e5
 
@@ -229,7 +232,7 @@ def test_every_variant_builds(name):
 def test_sizes_that_do_not_divide_are_refused_with_a_near_one(name):
     encoder = build_encoder(name, {}, 1)
     near = tuple(4 * side for side in encoder.size_multiple)
-    wrong = (near[0] + 1, *near[1:])
+    wrong = (*near[:-1], near[-1] + 1)  # a clip may have any number of frames
     with pytest.raises(ConfigError) as error:
         encoder.check_size(wrong)
     assert error.value.fix == f"crop={list(near)}".replace(" ", "")
@@ -244,7 +247,7 @@ def test_one_voxel_at_the_deepest_stage_is_refused(name):
     assert "crop=" in error.value.fix
 
 
-@pytest.mark.parametrize("name", [n for n in FAST if not n.startswith("smp")])
+@pytest.mark.parametrize("name", [n for n in FAST if not n.startswith(("smp", "frames"))])
 def test_gradient_checkpointing_changes_neither_values_nor_gradients_nor_statistics(name):
     plain = build_encoder(name, {}, 1)
     saving = build_encoder(name, {"gradient_checkpointing": True}, 1)
