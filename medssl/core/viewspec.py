@@ -84,8 +84,7 @@ class MaskSpec(Config):
     kind: MaskKind = "random"
     """``random`` tokens; ``block``: rectangles until the share is reached; ``column``: random
     columns along the first axis of a volume; ``tube``: the same tokens in every time step of a
-    clip; ``blocks``: cubes of ``cell`` tokens, which hides the
-    same voxels on every coarser level of a pyramid."""
+    clip; ``blocks``: cubes of ``cell`` tokens, the same on every coarser level of a pyramid."""
     cell: int = Field(default=2, ge=1)
     """Tokens per edge of a cube (``blocks``)."""
     probability: float = Field(default=1.0, ge=0, le=1)
@@ -274,9 +273,6 @@ class ViewSpec(Config):
         return self
 
 
-_BY_AXES = cast("Kind", "")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What a stage tells an objective about its data.
@@ -285,12 +281,19 @@ class Setting:
         crop: voxels of a full view, (D, H, W), (H, W) or (T, H, W).
         records: number of records; ``record`` of a batch is below it.
         kind: of the encoder's input; by default a volume for three axes, an image for two.
+        clip: how frames are chosen where the input is a clip; else it says nothing.
     """
 
     crop: tuple[int, ...]
     records: int
-    kind: Kind = _BY_AXES
+    kind: Kind = cast("Kind", "")
+    clip: ClipSpec = ClipSpec()
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             object.__setattr__(self, "kind", "volume" if len(self.crop) == 3 else "image")
+
+    @property
+    def frames(self) -> ClipSpec | None:
+        """What a view spec says of clips: nothing where the input is none."""
+        return self.clip if self.kind == "clip" else None

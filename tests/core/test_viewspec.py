@@ -72,3 +72,10 @@ def test_three_axes_are_a_volume_unless_they_are_said_to_be_a_clip():
     assert Setting(crop=(16, 64, 64), records=1).kind == "volume"
     assert Setting(crop=(64, 64), records=1).kind == "image"
     assert Setting(crop=(16, 64, 64), records=1, kind="clip").kind == "clip"
+
+
+def test_only_clips_are_told_which_frames_to_show():
+    clip = ClipSpec(stride_ms=(33.0, 99.0))
+    asked = {"crop": (16, 64, 64), "records": 1, "clip": clip}
+    assert Setting(**asked, kind="clip").frames == clip
+    assert Setting(**asked).frames is None
