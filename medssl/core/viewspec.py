@@ -40,7 +40,7 @@ time like an axis of voxels; in ``place`` it is the line from the first frame to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast, get_args
 
@@ -286,8 +286,8 @@ class Setting:
 
     crop: tuple[int, ...]
     records: int
-    kind: Kind = cast("Kind", "")
-    clip: ClipSpec = ClipSpec()
+    kind: Kind = field(default_factory=lambda: cast("Kind", ""))
+    clip: ClipSpec = field(default_factory=ClipSpec)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
