@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pytest
 import torch
 
 from medssl.core.registry import OBJECTIVES
@@ -48,6 +49,7 @@ def _double(batch):
     return {**batch, "views": [{"x": view["x"].double()} for view in batch["views"]]}
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one():
     assert_two_ranks_equal_one(
         {

@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import pytest
+
 from tests.objectives.ddp import assert_two_ranks_equal_one
 from tests.objectives.tiny import batch_of, make
 
@@ -15,6 +17,7 @@ def batch(name, **options):
     return batch_of(task(name, **options), samples=4)
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one():
     cases = {
         "volume": ("supervoxel", {}),

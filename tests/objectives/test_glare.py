@@ -201,6 +201,7 @@ def test_bending_is_refused_as_places_would_be_wrong():
         config_of("glare", views={"spatial": {"elastic_mm": 2.0}})
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_with_adapters_and_centres():
     assert_two_ranks_equal_one({
         "adapters": (adapted, adapted_batch),

@@ -206,6 +206,7 @@ def ranks_batch(records):
     return batch_of(task_of(), records)
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_whatever_they_hold():
     assert_two_ranks_equal_one(
         {

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pytest
 import torch
 
 from medssl.core.config import validate
@@ -34,6 +35,7 @@ def batch_of(name, options):
     return {**toy_batch(make(name, options), 6), "record": torch.tensor([0, 5, 5, 8, 0, 2])}
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_for_every_variant():
     assert_two_ranks_equal_one({
         f"{name} {options}": (partial(make, name, options), partial(batch_of, name, options))
