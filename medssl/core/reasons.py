@@ -100,6 +100,7 @@ REASONS: dict[str, Meaning] = {
         "the clip does not say when its frames were shown",
         "fps=null keeps every frame, for encoders of single frames",
     ),
+    "clip_too_short": Meaning("no shot is as long as a view", "choose another short-clip policy"),
     # geometry
     "bad_geometry": Meaning("orientation, position or spacing is missing or impossible", HEADER),
     "geometry_unknown": Meaning("the file does not say where its voxels lie", HEADER),

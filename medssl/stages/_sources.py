@@ -38,7 +38,12 @@ class StoredRecords:
     @cached_property
     def pictures(self) -> npt.NDArray[np.bool_]:
         """See :class:`medssl.views.pairs.Sources`."""
-        return np.array([entry.affine is None for entry in self.entries])
+        return np.array([entry.kind == "image" for entry in self.entries])
+
+    @cached_property
+    def clips(self) -> npt.NDArray[np.bool_]:
+        """See :class:`medssl.views.pairs.Sources`."""
+        return np.array([entry.kind == "clip" for entry in self.entries])
 
     def source(self, record: int) -> Source:
         """See :class:`medssl.views.pairs.Sources`."""
@@ -54,6 +59,9 @@ class StoredRecords:
             read_labels=partial(self._labels, entry.key) if entry.labelled else None,
             foreground=entry.foreground,
             tissue=entry.tissue,
+            kind=entry.kind,
+            times_s=entry.times_s,
+            shots=entry.shots,
         )
 
     def window_hu(self, entry: Entry) -> tuple[float, float] | None:

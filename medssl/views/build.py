@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.core.geometry import cut_axis
-from medssl.core.masks import draw_mask, jepa_blocks
 from medssl.core.viewspec import View, ViewSpec
+from medssl.views.clips import clip_views
 from medssl.views.crops import (
     Where,
     centred,
@@ -21,7 +20,7 @@ from medssl.views.crops import (
     near,
     tissue_of,
 )
-from medssl.views.guard import levels_of
+from medssl.views.hidden import hidden
 from medssl.views.intensity import Crop, apply_intensity, draw_intensity
 from medssl.views.planes import across, axes_of, in_record
 from medssl.views.segments import supervoxels
@@ -51,9 +50,11 @@ def build_views(
 ) -> list[dict[str, Any]]:
     """All views of one record, in the order of the spec; see :mod:`medssl.core.viewspec`.
 
-    Views with two axes are slices of a volume, across the axis of ``spec.plane``. The first view
-    is centred on the ``landmark``, if there is one.
+    Views with two axes are slices of a volume, across the axis of ``spec.plane``, or frames of a
+    clip. The first view is centred on the ``landmark``, if there is one.
     """
+    if spec.clip:
+        return clip_views(spec, rng, source)
     axis = axis_of(spec, source) if landmark is None else landmark.axis
     cut = across(source, axis)
     if landmark is not None:
@@ -73,7 +74,9 @@ def build_views(
 def axis_of(spec: ViewSpec, source: Source) -> int:
     """Axis of a record that comes first in its views: the cut of slices, else feet to head."""
     flat = len(spec.views[0].crop) == 2
-    return cut_axis(spec.plane, source.shape_DHW, source.spacing_mm) if flat else 0
+    if not flat or source.kind == "clip":
+        return 0
+    return cut_axis(spec.plane, source.shape_DHW, source.spacing_mm)
 
 
 def _parts(spec: ViewSpec, rng: np.random.Generator, source: Source) -> list[dict[str, Any]]:
@@ -113,7 +116,7 @@ def _finish(
         "place": draw.place,
         "position": source.position(draw.centre).astype(np.float32),
     }
-    out.update(_hidden(rng, view))
+    out.update(hidden(rng, view))
     if source.read_labels is not None:
         labels = apply_crop(source.read_labels, draw, source.shape_DHW, np.zeros(1), nearest=True)
         out["label"] = _squeeze(labels, flat)[0]
@@ -121,27 +124,9 @@ def _finish(
         tissue = np.asarray(tissue_of(source, x).any(0))
         found = supervoxels(x, tissue, source.spacing_mm, view.segments)
         out["segments"] = _squeeze(found[None], flat)[0]
-    levels = levels_of(source.modality, source.fill, source.shape_DHW, source.window_hu)
-    changed = apply_intensity(x, draw_intensity(rng, view.intensity), levels)
+    changed = apply_intensity(x, draw_intensity(rng, view.intensity), source.levels)
     out["x"] = np.ascontiguousarray(_squeeze(changed, flat))
     return out
-
-
-def _hidden(rng: np.random.Generator, view: View) -> dict[str, Any]:
-    """Token mask of a view, with target blocks where it asks for them."""
-    if view.mask is not None:
-        return {"mask": draw_mask(rng, view.mask, _grid(view.crop, view.mask.token_size))}
-    if view.targets is None:
-        return {}
-    grid = _grid(view.crop, view.targets.token_size)
-    blocks = jepa_blocks(rng, grid, view.targets)
-    mask = np.ones(math.prod(grid), dtype=bool)
-    mask[blocks.context] = False
-    return {"mask": mask, "targets": blocks.targets}
-
-
-def _grid(crop: tuple[int, ...], token_size: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(c // t for c, t in zip(crop, token_size, strict=True))
 
 
 def _squeeze(x: Array, flat: bool) -> Array:

@@ -31,7 +31,8 @@ class Levels:
         zero: (C,) value where there is no signal.
         window_hu: ends of the window that became [0, 1]; ``None`` = no HU.
         receive_field: a smooth field multiplies the signal (MR).
-        picture: channels are shown together, not measured apart as MR sequences are.
+        picture: channels are shown together, not measured apart as MR sequences are; several
+            slices are the frames of a clip, and change alike.
         colour: the three channels are one colour.
     """
 
@@ -45,16 +46,17 @@ class Levels:
 def levels_of(
     modality: str,
     zero: tuple[float, ...],
-    shape_DHW: tuple[int, ...],
     window_hu: tuple[float, float] | None,
+    *,
+    picture: bool,
 ) -> Levels:
-    """Of a record with as many channels as ``zero`` has values; a picture has one slice."""
+    """Of a record with as many channels as ``zero`` has values."""
     return Levels(
         zero=zero,
         window_hu=window_hu,
         receive_field=modality == "MR",
-        picture=shape_DHW[0] == 1,
-        colour=shape_DHW[0] == 1 and _in_colour(modality, len(zero)),
+        picture=picture,
+        colour=picture and _in_colour(modality, len(zero)),
     )
 
 

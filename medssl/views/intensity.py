@@ -1,6 +1,7 @@
 """Gentle changes of grey values and colours; strengths are in units of the crop's own spread.
 
 Order: bias field, blur, low resolution, window, gamma, contrast and brightness, colour, noise.
+All frames of a clip change by the same numbers, and noise has the same pattern in each.
 What makes no sense for a record is not applied to it: the bias field is for MR, the window for
 CT, hue and saturation are for colour pictures (:mod:`medssl.views.guard`).
 """
@@ -84,16 +85,18 @@ def apply_intensity(x_CDHW: Crop, draw: IntensityDraw, levels: Levels) -> Crop:
     if draw.bias_field:
         x = _bias_field(x, draw, levels)
     if draw.blur:
-        x = smoothed(x, np.where(np.array(x.shape[1:]) > 1, draw.blur, 0.0))
+        x = smoothed(x, np.where(_in_space(x, levels), draw.blur, 0.0))
     if draw.low_resolution != 1.0:
-        x = _low_resolution(x, draw.low_resolution)
+        x = _low_resolution(x, np.where(_in_space(x, levels), draw.low_resolution, 1.0))
     if draw.window_hu != (0.0, 0.0):
         x = _window(x, draw.window_hu, levels)
     x = _curve(x, draw, levels)
     if draw.hue or draw.saturation != 1.0:
-        x = pictures.colour(x[:, 0], draw.hue, draw.saturation, draw.seed)[:, None]
+        rows = x.reshape(len(x), -1, x.shape[-1])  # of all frames: each pixel changes by itself
+        x = pictures.colour(rows, draw.hue, draw.saturation, draw.seed).reshape(x.shape)
     if draw.noise:
-        noise = np.random.default_rng(draw.seed).standard_normal(x.shape, np.float32)
+        shape = (len(x), 1, *x.shape[2:]) if levels.picture else x.shape
+        noise = np.random.default_rng(draw.seed).standard_normal(shape, np.float32)
         x = x + noise * (draw.noise * _spread(x, levels)[1])
     return np.asarray(x, dtype=np.float32)
 
@@ -117,12 +120,20 @@ def _bias_field(x: Crop, draw: IntensityDraw, levels: Levels) -> Crop:
     return (x - zero) * field + zero
 
 
-def _low_resolution(x: Crop, factor: float) -> Crop:
+def _low_resolution(x: Crop, factor: npt.NDArray[np.float64]) -> Crop:
     if x.shape[1] == 1:
-        return pictures.low_resolution(x[:, 0], factor)[:, None]
+        return pictures.low_resolution(x[:, 0], float(factor[1]))[:, None]
     d, h, w = x.shape[1:]
-    small = (max(round(d / factor), 1), max(round(h / factor), 1), max(round(w / factor), 1))
-    return np.stack([resize_linear(resize_linear(one, small), (d, h, w)) for one in x])
+    small = np.maximum(np.rint(np.array(x.shape[1:]) / factor), 1).astype(int)
+    less = (int(small[0]), int(small[1]), int(small[2]))
+    return np.stack([resize_linear(resize_linear(one, less), (d, h, w)) for one in x])
+
+
+def _in_space(x: Crop, levels: Levels) -> npt.NDArray[np.bool_]:
+    """Which axes of a crop may be smoothed: not one of a single voxel, nor time."""
+    axes = np.array(x.shape[1:]) > 1
+    axes[0] &= not levels.picture
+    return axes
 
 
 def _window(x: Crop, shifts_hu: tuple[float, float], levels: Levels) -> Crop:

@@ -52,6 +52,10 @@ class Sources(Protocol):
     def pictures(self) -> npt.NDArray[np.bool_]:
         """(N,) whether a record is one slice."""
 
+    @property
+    def clips(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether a record is a clip."""
+
     def source(self, record: int) -> Source:
         """A record to cut views from."""
 
@@ -117,13 +121,16 @@ def check_partners(spec: ViewSpec, sources: Sources) -> None:
 
     Raises:
         ConfigError: partners beside partitions or a stack; neighbours of whole volumes; parts of
-            pictures.
+            pictures; any of them of clips.
         NothingUsableError: no record has a partner.
     """
     flat = len(spec.views[0].crop) == 2
     if spec.partitions and sources.pictures.any():
         what = f"{int(sources.pictures.sum())} records are pictures, which have no parts"
         raise ConfigError(what, fix="leave them out: --where \"kind == 'volume'\"")
+    if (spec.partitions or spec.stack or spec.partner) and sources.clips.any():
+        what = f"{int(sources.clips.sum())} records are clips, which have no parts, slices, partner"
+        raise ConfigError(what, fix="leave them out: --where \"kind != 'clip'\"")
     if spec.partner is None:
         return
     kind = spec.partner.kind

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from medssl.core.geometry import Kind
 from medssl.core.sample import UNKNOWN
+from medssl.views.guard import Levels, levels_of
 from medssl.views.spatial import Read, Vector
 
 
@@ -24,6 +26,9 @@ class Source:
         foreground: (P, 3) labelled voxels.
         tissue: (2, 3) first voxel of the box of tissue, and the one after its last; ``None`` = the
             whole record.
+        kind: of the record; the first axis of a clip is time.
+        times_s: (T,) of the frames of a clip; ``None`` = unknown.
+        shots: (S, 2) first frame between cuts, and the one behind the last; of a clip.
     """
 
     read: Read
@@ -36,6 +41,15 @@ class Source:
     read_labels: Read | None = None
     foreground: npt.NDArray[np.int64] | None = None
     tissue: npt.NDArray[np.int64] | None = None
+    kind: Kind = "volume"
+    times_s: npt.NDArray[np.float64] | None = None
+    shots: npt.NDArray[np.int64] | None = None
+
+    @property
+    def levels(self) -> Levels:
+        """What the stored values mean."""
+        picture = self.kind == "clip" or self.shape_DHW[0] == 1
+        return levels_of(self.modality, self.fill, self.window_hu, picture=picture)
 
     @property
     def body(self) -> Vector:

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from medssl.core.masks import draw_mask
 from medssl.core.viewspec import View, ViewSpec
 from medssl.views.crops import Where, anywhere, fullest, near, tissue_of
-from medssl.views.guard import levels_of
 from medssl.views.intensity import Crop, apply_intensity, draw_intensity
 from medssl.views.source import Source
 from medssl.views.spatial import CropDraw, Read, apply_crop
@@ -80,14 +79,14 @@ def stack_views(spec: ViewSpec, rng: np.random.Generator, source: Source) -> lis
     for view in (kind for kind in spec.views for _ in range(kind.count)):
         if out:
             slices = moved(rng, first, depth, spec.overlap)
-        draw, x = fullest(view, rng, _side_by_side(source, slices), where, spec.min_tissue)
+        draw, x = fullest(view, rng, side_by_side(source, slices.numbers), where, spec.min_tissue)
         where = where if out else near(draw, spec.overlap)
         made = _finish(view, rng, source, slices, draw, x)
         out.append({name: _filled(name, value, spec.stack, source) for name, value in made.items()})
     return out
 
 
-def _side_by_side(source: Source, slices: Slices) -> Source:
+def side_by_side(source: Source, numbers: list[int]) -> Source:
     """A picture whose channels are the slices (each with its own): they are cut alike, not mixed.
 
     Order: all slices of the first channel, then of the second.
@@ -95,17 +94,17 @@ def _side_by_side(source: Source, slices: Slices) -> Source:
     labels = source.read_labels
     return replace(
         source,
-        read=_channels(source.read, slices),
+        read=_channels(source.read, numbers),
         shape_DHW=(1, *source.shape_DHW[1:]),
-        air=tuple(np.repeat(source.air, slices.count)),
-        fill=tuple(np.repeat(source.fill, slices.count)),
-        read_labels=None if labels is None else _channels(labels, slices),
+        air=tuple(np.repeat(source.air, len(numbers))),
+        fill=tuple(np.repeat(source.fill, len(numbers))),
+        read_labels=None if labels is None else _channels(labels, numbers),
     )
 
 
-def _channels(read: Read, slices: Slices) -> Read:
+def _channels(read: Read, numbers: list[int]) -> Read:
     def box(start: tuple[int, ...], stop: tuple[int, ...]) -> Array:
-        one_each = [read((n, *start[1:]), (n + 1, *stop[1:])) for n in slices.numbers]
+        one_each = [read((n, *start[1:]), (n + 1, *stop[1:])) for n in numbers]
         x_CSHW = np.concatenate(one_each, axis=1)
         return x_CSHW.reshape(-1, 1, *x_CSHW.shape[2:])
 
@@ -131,7 +130,7 @@ def _finish(
     if view.mask is not None:
         out["mask"] = draw_mask(rng, view.mask, (slices.count, 1, 1))
     if source.read_labels is not None:
-        flat = _side_by_side(source, slices)
+        flat = side_by_side(source, slices.numbers)
         assert flat.read_labels is not None
         none = np.zeros(slices.count)
         labels = apply_crop(flat.read_labels, draw, flat.shape_DHW, none, nearest=True)
@@ -141,10 +140,9 @@ def _finish(
 
 def _changed(view: View, rng: np.random.Generator, source: Source, x_CSHW: Crop) -> Crop:
     """Grey values changed by one draw; each slice has its own noise."""
-    levels = levels_of(source.modality, source.fill, source.shape_DHW, source.window_hu)
     draw = draw_intensity(rng, view.intensity)
     changed = [
-        apply_intensity(x_CSHW[:, [k]], replace(draw, seed=draw.seed + k), levels)
+        apply_intensity(x_CSHW[:, [k]], replace(draw, seed=draw.seed + k), source.levels)
         for k in range(x_CSHW.shape[1])
     ]
     return np.concatenate(changed, axis=1)

@@ -18,6 +18,7 @@ class Records:
     def __init__(self, sources, patients):
         self.sources, self.patients = sources, np.array(patients)
         self.pictures = np.array([one.shape_DHW[0] == 1 for one in sources])
+        self.clips = np.array([one.kind == "clip" for one in sources])
 
     def source(self, record):
         return self.sources[record]
@@ -233,6 +234,10 @@ def test_a_spec_that_no_record_can_fulfil_is_refused():
     parts = ViewSpec(views=(View(crop=(9, 9)),), partitions=4)
     with pytest.raises(ConfigError, match="pictures"):
         check_partners(parts, Records([*volumes, *pictures], [0, 1, 2, 3]))
+    clip = source(np.zeros((1, 9, 9, 9), np.float32), kind="clip")
+    for spec in (parts, spec_of("neighbour", crop=(9, 9)), spec_of("patient")):
+        with pytest.raises(ConfigError, match="1 records are clips"):
+            check_partners(spec, Records([*volumes, clip], [0, 1, 2]))
     with pytest.raises(ConfigError, match="partitions"):
         both = spec_of("anatomy").model_copy(update={"partitions": 4})
         check_partners(both, Records(volumes, [0, 1]))
