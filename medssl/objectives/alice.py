@@ -73,6 +73,7 @@ from medssl.objectives._parts.assigning import (
     Heads,
 )
 from medssl.objectives._parts.casa import CrossAlignment
+from medssl.objectives._parts.clips import refuse_clips
 from medssl.objectives._parts.dino import cross_view_entropy, hidden_token_entropy
 from medssl.objectives._parts.distributed import total, world
 from medssl.objectives._parts.masks import check_masks
@@ -161,6 +162,7 @@ class Objective(Assigning):
     """
 
     def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
+        refuse_clips("alice", encoder)
         encoder.check_size(setting.crop)
         if encoder.mask_refusal:
             what = f"this encoder cannot hide tokens: {encoder.mask_refusal}"

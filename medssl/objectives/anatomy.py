@@ -49,6 +49,7 @@ from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import Setting, ViewSpec
 from medssl.encoders._base import Encoder
 from medssl.encoders._tokens import take_tokens
+from medssl.objectives._parts.clips import refuse_clips
 from medssl.objectives._parts.correspondence import chosen, hashed, numbered, sample_keys
 from medssl.objectives._parts.dense import DenseEmbedding, Embedded, EmbeddingConfig
 from medssl.objectives._parts.dense_contrast import (
@@ -111,6 +112,7 @@ class Objective(TaskModule):
 
     def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
         super().__init__()
+        refuse_clips("anatomy", encoder)
         encoder.check_size(setting.crop)
         self.encoder, self.config = encoder, config
         self.embedding = DenseEmbedding(encoder, config.embedding, setting.crop)

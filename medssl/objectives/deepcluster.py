@@ -115,7 +115,7 @@ class Objective(TaskModule):
     def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
         super().__init__()
         encoder.check_size(setting.crop)
-        self.encoder, self.config, self.crop = encoder, config, setting.crop
+        self.encoder, self.config, self.setting = encoder, config, setting
         self.every = config.cluster_every or max(100, setting.records // 8)
         self.head = Projector(encoder.width, config.hidden, config.out, norm=config.norm)
         records, count = setting.records, min(config.clusters, setting.records)
@@ -128,8 +128,8 @@ class Objective(TaskModule):
     def views(self) -> ViewSpec:
         """Two full views, then the small ones."""
         c = self.config
-        small = small_crop(self.encoder, self.crop, c.local_share)
-        return multi_crop(c.views, self.crop, small, c.local_views)
+        small = small_crop(self.encoder, self.setting.crop, c.local_share)
+        return multi_crop(c.views, self.setting, small, c.local_views)
 
     def step(self, batch: Batch) -> StepOutput:
         """Cross-entropy with the records' labels; notes embeddings of full views for the bank."""

@@ -62,6 +62,7 @@ from medssl.objectives._parts.assigning import (
     Compared,
     Heads,
 )
+from medssl.objectives._parts.clips import refuse_clips
 from medssl.objectives._parts.contrast import unit
 from medssl.objectives._parts.correspondence import (
     cell_centres,
@@ -129,6 +130,7 @@ class Objective(Assigning):
     decoder = None
 
     def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
+        refuse_clips("glare", encoder)
         encoder.check_size(setting.crop)
         super().__init__(config, Heads(encoder.width, encoder.token_width, config))
         self.encoder, self.config = encoder, config

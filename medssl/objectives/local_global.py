@@ -48,6 +48,7 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import Setting, View, ViewSpec
 from medssl.encoders._base import Decoder, Encoder
+from medssl.objectives._parts.clips import refuse_clips
 from medssl.objectives._parts.distributed import gather
 from medssl.objectives._parts.first_blocks import keep_first_blocks, map_after
 from medssl.objectives._parts.grid_regions import region_layout, region_nce, region_vectors
@@ -144,6 +145,7 @@ class Objective(TaskModule):
 
     def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
         super().__init__()
+        refuse_clips("local_global", encoder)
         encoder.check_size(setting.crop)
         self.encoder, self.config, self.crop = encoder, config, setting.crop
         self.stages = _stages(config)

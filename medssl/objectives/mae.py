@@ -36,17 +36,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medssl.core.config import Config as BaseConfig
+from medssl.core.errors import ConfigError
 from medssl.core.features import Features
 from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import MaskKind, MaskSpec, Setting, Spatial, View, ViewSpec
 from medssl.encoders._base import Encoder
-from medssl.encoders._tokens import blocks_to_voxels, cached_positions, visible_index
+from medssl.encoders._tokens import blocks_to_voxels
 from medssl.objectives._parts.masks import check_masks
 from medssl.objectives._parts.patches import masked_mse, patch_values, patchify, standardise
-from medssl.objectives._parts.trunk import Trunk, narrow_width, new_token
+from medssl.objectives._parts.trunk import TokenDecoder
 
-# B batch, N tokens, V visible tokens, D width
+# B batch, N tokens, P values per patch
 
 
 class Config(BaseConfig):
@@ -56,7 +57,7 @@ class Config(BaseConfig):
     """Share of tokens hidden, r in He et al. Section 3."""
     mask_kind: MaskKind = "random"
     """Shape of what is hidden: single tokens (``random``), rectangles (``block``), columns through
-    all slices (``column``), or cubes of two tokens per edge (``blocks``)."""
+    all slices (``column``) or frames (``tube``), or cubes of two tokens per edge (``blocks``)."""
     decoder_depth: int = Field(default=4, ge=1)
     """Transformer decoder blocks (encoders with tokens only)."""
     flip: bool | None = None
@@ -73,11 +74,14 @@ class Objective(TaskModule):
         encoder.check_size(setting.crop)
         self.encoder = encoder
         self.config = config
-        self.crop = setting.crop
+        self.setting = setting
+        if config.mask_kind == "tube" and not setting.frames:
+            fix = "objective.mask_kind=column for volumes, random for images"
+            raise ConfigError("tubes are hidden in clips", fix=fix)
         check_masks(encoder, self.views().views[0])
         if encoder.returns_tokens:
             self.decoder = None
-            self.token_decoder = TokenDecoder(encoder, config.decoder_depth)
+            self.token_decoder = TokenDecoder(encoder, config.decoder_depth, patch_values(encoder))
         else:
             self.decoder = encoder.make_decoder(encoder.in_channels)
 
@@ -89,8 +93,8 @@ class Objective(TaskModule):
             ratio=(config.mask_ratio, config.mask_ratio),
             kind=config.mask_kind,
         )
-        view = View(crop=self.crop, spatial=Spatial(flip=config.flip), mask=mask)
-        return ViewSpec(views=(view,), min_tissue=0.2)
+        view = View(crop=self.setting.crop, spatial=Spatial(flip=config.flip), mask=mask)
+        return ViewSpec(views=(view,), min_tissue=0.2, clip=self.setting.frames)
 
     def step(self, batch: Batch) -> StepOutput:
         """Error on hidden tissue, and the share of voxels that were targets."""
@@ -103,13 +107,17 @@ class Objective(TaskModule):
         [view] = batch["views"]
         return {"reconstruction": self.compare(view, self.encoder(view["x"], view["mask"]))[0]}
 
+    def target(self, x: Tensor) -> Tensor:
+        """What token decoders draw, (B, N, P)."""
+        return standardise(patchify(x, self.encoder.token_size))
+
     def compare(self, view: Mapping[str, Tensor], features: Features) -> tuple[Tensor, Tensor]:
         """Loss of a view's features, and which of the patches' voxels counted."""
         x, mask = view["x"], view["mask"]
         size, grid = self.encoder.token_size, self.encoder.grid(tuple(x.shape[2:]))
         if self.decoder is None:
             prediction = self.token_decoder(features.tokens_BND, mask, grid)
-            target = standardise(patchify(x, size))
+            target = self.target(x)
         else:
             # Some decoders look at their input too.
             seen = x.masked_fill(blocks_to_voxels(mask, grid, size), 0.0)
@@ -117,24 +125,3 @@ class Objective(TaskModule):
             target = patchify(x, size)
         counted = patchify(view["tissue"], size) & mask[:, :, None]
         return masked_mse(prediction, target, counted), counted
-
-
-class TokenDecoder(nn.Module):
-    """Small transformer that sees visible tokens and mask tokens, all with positions."""
-
-    def __init__(self, encoder: Encoder, depth: int) -> None:
-        super().__init__()
-        width = narrow_width(encoder)
-        self.trunk = Trunk(encoder.token_width, width, depth, patch_values(encoder))
-        self.mask_token = new_token(width)
-        self.pitch = encoder.pitch
-
-    def forward(self, visible_BVD: Tensor, mask_BN: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """Predicted patches (B, N, P) in raster order."""
-        visible = self.trunk.enter(visible_BVD)
-        tokens = self.mask_token.expand(*mask_BN.shape, -1).to(visible.dtype)
-        index = visible_index(mask_BN)[..., None].expand_as(visible)
-        tokens = tokens.scatter(1, index, visible)
-        place = cached_positions(grid, tokens.shape[2], self.pitch, tokens.device)
-        out: Tensor = self.trunk(tokens + place.to(tokens.dtype))
-        return out

@@ -85,7 +85,7 @@ class Objective(TaskModule):
             cell=self.config.cell or self._default_cell(),
         )
         view = View(crop=crop, spatial=Spatial(flip=self.config.flip), mask=mask)
-        return ViewSpec(views=(view,), min_tissue=0.2)
+        return ViewSpec(views=(view,), min_tissue=0.2, clip=self.setting.frames)
 
     def step(self, batch: Batch) -> StepOutput:
         """Error on hidden tissue."""

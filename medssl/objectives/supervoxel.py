@@ -132,8 +132,10 @@ class Objective(TaskModule):
 
     def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
         super().__init__()
-        if len(encoder.token_size) != 3:
-            what = "an image teacher has nothing to tell an image encoder: this takes a volume one"
+        if encoder.kind != "volume":
+            what = (
+                f"an image teacher has nothing to tell {encoder.kind} encoders: takes a volume one"
+            )
             raise ConfigError(what, fix="encoder=resenc-s")
         encoder.check_size(setting.crop)
         self.encoder, self.config, self.crop = encoder, config, setting.crop

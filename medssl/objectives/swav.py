@@ -96,7 +96,7 @@ class Objective(TaskModule):
     def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
         super().__init__()
         encoder.check_size(setting.crop)
-        self.encoder, self.config, self.crop = encoder, config, setting.crop
+        self.encoder, self.config, self.setting = encoder, config, setting
         self.head = Projector(encoder.width, config.hidden, config.out, norm=config.norm)
         self.prototypes = Prototypes(config.out, config.prototypes)
         count = FULL if config.queue else 0
@@ -107,8 +107,8 @@ class Objective(TaskModule):
     def views(self) -> ViewSpec:
         """Two full views, then the small ones."""
         c = self.config
-        small = small_crop(self.encoder, self.crop, c.local_share)
-        return multi_crop(c.views, self.crop, small, c.local_views)
+        small = small_crop(self.encoder, self.setting.crop, c.local_share)
+        return multi_crop(c.views, self.setting, small, c.local_views)
 
     def step(self, batch: Batch) -> StepOutput:
         """Swapped prediction; notes embeddings of full views for the queue."""

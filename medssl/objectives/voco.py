@@ -45,6 +45,7 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import Intensity, Setting, Spatial, View, ViewSpec
 from medssl.encoders._base import Encoder
+from medssl.objectives._parts.clips import refuse_clips
 from medssl.objectives._parts.contrast import unit
 from medssl.objectives._parts.heads import Norm, Projector
 from medssl.objectives._parts.pair import spread, view_vectors
@@ -154,6 +155,7 @@ class Objective(TaskModule):
 
     def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
         super().__init__()
+        refuse_clips("voco", encoder)
         encoder.check_size(setting.crop)
         self.encoder, self.config, self.crop = encoder, config, setting.crop
         self.grid = (*[1] * (len(setting.crop) - 2), config.tiles, config.tiles)

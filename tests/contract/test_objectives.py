@@ -16,7 +16,17 @@ from medssl.encoders._base import Encoder
 from medssl.stages.pretrain import PretrainConfig
 from medssl.training.optim import OptimConfig, build_optimizer
 from tests.objectives.tiny import ENCODERS as TINY
-from tests.objectives.tiny import RECORDS, batch_of, make, phantom, quickest, ready, run, running
+from tests.objectives.tiny import (
+    RECORDS,
+    SHAPES,
+    batch_of,
+    make,
+    phantom,
+    quickest,
+    ready,
+    run,
+    running,
+)
 
 NAMES = OBJECTIVES.names()
 CELLS = [(name, encoder) for name in NAMES for encoder in TINY]
@@ -34,6 +44,17 @@ ONE = quick()
 TWO = quick("timm/vit_tiny_patch16_224")
 # Objective -> encoders it cannot work on, and a word of the reason.
 REFUSED = {
+    **{
+        (name, "video_vit-xs"): "this encoder takes clips"
+        for name in ("alice", "anatomy", "glare", "local_global", "voco")
+    },
+    **{
+        (name, encoder): "learns from clips"
+        for name in ("videomae", "vjepa")
+        for encoder in set(TINY) - {"video_vit-xs"}
+    },
+    ("image_volume", "video_vit-xs"): "takes an image encoder",
+    ("supervoxel", "video_vit-xs"): "takes a volume one",
     ("image_volume", "resenc-xs"): "takes an image encoder",
     ("image_volume", "vit3d-xs"): "takes an image encoder",
     ("jepa", "resenc-xs"): "leaves hidden tokens out",
@@ -249,9 +270,8 @@ def _of_tissue(spec, batch):
 
 
 def _values(record, axes):
-    from tests.objectives.tiny import SHAPES
-
-    return {*phantom(record, SHAPES[axes]).flatten().tolist(), -2.0}
+    shape = SHAPES["volume" if axes == 3 else "image"]
+    return {*phantom(record, shape).flatten().tolist(), -2.0}
 
 
 @pytest.mark.parametrize("encoder", ["resenc-xs", "timm/resnet18"])

@@ -5,7 +5,8 @@ import torch
 
 from medssl.core.ema import cosine_momentum
 from medssl.core.errors import ConfigError
-from medssl.objectives.jepa import at_blocks, normalise, prediction_error, spread_of_samples
+from medssl.objectives._parts.joint_embedding import at_blocks, normalise, spread_of_samples
+from medssl.objectives.jepa import prediction_error
 from tests.objectives.tiny import batch_of, make, run
 
 TRANSFORMERS = ["vit3d-xs", "timm/vit_tiny_patch16_224"]

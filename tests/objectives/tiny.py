@@ -33,11 +33,13 @@ ENCODERS = {
     "vit3d-xs": ((16, 32, 16), {"token_size": (4, 8, 8)}),
     "timm/resnet18": ((32, 32), {"token_size": 4, "output_stride": 8}),
     "timm/vit_tiny_patch16_224": ((24, 24), {"patch_size": 4}),
+    "video_vit-xs": ((4, 16, 16), {"token_size": (2, 4, 4)}),
 }
-VOLUME, TOKENS = "resenc-xs", "vit3d-xs"
-_PAIRS = ((TOKENS, VOLUME), ("timm/resnet18", "timm/vit_tiny_patch16_224"))
+VOLUME, TOKENS, CLIPS = "resenc-xs", "vit3d-xs", "video_vit-xs"
+_PAIRS = ((TOKENS, VOLUME), ("timm/resnet18", "timm/vit_tiny_patch16_224"), (CLIPS,))
 RECORDS = 8
-SHAPES = {2: (1, 44, 48), 3: (22, 40, 24)}
+SHAPES = {"image": (1, 44, 48), "volume": (22, 40, 24), "clip": (12, 32, 28)}
+FPS = 15
 # As many clusters as records are found at once, whatever the options; a queue counts once full.
 _FEW = {
     "deepcluster": {"clusters": 4, "iterations": 1},
@@ -49,7 +51,9 @@ _FEW = {
     "alice": {"threshold": -1.0},  # phantoms of two patients are little alike
 }
 # Objective -> its quickest encoder, where that is not the one of few tokens.
-_QUICKEST = {"local_global": VOLUME, "image_volume": "timm/resnet18"}
+_QUICKEST = {
+    "local_global": VOLUME, "image_volume": "timm/resnet18", "videomae": CLIPS, "vjepa": CLIPS,
+}  # fmt: skip
 # Their teacher has the encoder of the student.
 _OWN_KIND = {"self_distill"}
 # Integers from here on are widths, queues and numbers of prototypes.
@@ -86,7 +90,7 @@ def make(name, encoder, config=None, **options):
         config = config.model_copy(update={"teacher": Path(run)})
     net = copy.deepcopy(_encoder(encoder))
     seed_everything(1)
-    return module.Objective(net, config, Setting(crop=crop, records=RECORDS))
+    return module.Objective(net, config, Setting(crop=crop, records=RECORDS, kind=net.kind))
 
 
 @cache
@@ -102,7 +106,7 @@ def quickest(name):
 
 @cache
 def encoders_of(name):
-    """Two encoders, one with tokens: volume encoders, or image encoders where those are refused.
+    """Two encoders, one with tokens: of volumes, or of images or clips where those are refused.
 
     The first is the quickest one.
     """
@@ -141,36 +145,42 @@ def sample_of(spec, number, rng):
     """One sample of a record, as :mod:`medssl.core.viewspec` lays it out."""
     flat = len(spec.views[0].crop) == 2
     slices = spec.partitions or spec.stack or (spec.partner and spec.partner.kind == "neighbour")
-    phantoms = Phantoms(2 if flat and not slices else 3, mixed=spec.stack is not None)
+    kind = "clip" if spec.clip else "image" if flat and not slices else "volume"
+    phantoms = Phantoms(kind, mixed=spec.stack is not None)
     matcher = BodyMatcher(spec, phantoms)
     return {**build_sample(spec, rng, phantoms, number % RECORDS, matcher), "replaced": 0.0}
 
 
 class Phantoms:
-    """Records as the views see them: pictures or volumes, two of each patient."""
+    """Records as the views see them: pictures, volumes or clips, two of each patient."""
 
-    def __init__(self, axes, *, mixed=False):
+    def __init__(self, kind, *, mixed=False):
+        self.kind = kind
         self.patients = np.arange(RECORDS) // 2
-        self.pictures = np.full(RECORDS, axes == 2)
+        self.pictures = np.full(RECORDS, kind == "image")
         if mixed:
             self.pictures[1::4] = True
 
     def source(self, record):
-        return source(record, 2 if self.pictures[record] else 3)
+        return source(record, "image" if self.pictures[record] else self.kind)
 
 
 @cache
-def source(record, axes):
+def source(record, kind):
     """A phantom: a bright ellipsoid with a core on a smooth field, in air."""
-    volume = phantom(record, SHAPES[axes])
+    shape = SHAPES[kind]
+    volume = phantom(record, shape)
+    time = {}
+    if kind == "clip":
+        time = {"times_s": np.arange(shape[0]) / FPS, "shots": np.array([[0, shape[0]]])}
 
     def read(start, stop):
         d, h, w = (slice(a, b) for a, b in zip(start, stop, strict=True))
         return volume[:, d, h, w]
 
     return Source(
-        read=read, shape_DHW=SHAPES[axes], spacing_mm=(1.0, 1.0, 1.0), air=(-1.5,), fill=(-2.0,),
-        modality="MR", tissue=tissue_box(volume, (-1.5,)),
+        read=read, shape_DHW=shape, spacing_mm=(1.0, 1.0, 1.0), air=(-1.5,), fill=(-2.0,),
+        modality="MR", tissue=tissue_box(volume, (-1.5,)), kind=kind, **time,
     )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ class Distillation(Assigning):
         super().__init__(config, Heads(encoder.width, encoder.token_width, config))
         self.encoder = encoder
         self.options = config
-        self.crop = setting.crop
+        self.setting = setting
         self.teacher = Teacher(encoder)
         # Encoders without tokens put 0 in hidden blocks: nothing to learn there.
         filled = config.patch_weight > 0 and encoder.returns_tokens
@@ -87,9 +87,9 @@ class Distillation(Assigning):
             kind="block",
             probability=c.mask_probability,
         )
-        small = small_crop(self.encoder, self.crop, c.local_share)
+        small = small_crop(self.encoder, self.setting.crop, c.local_share)
         shown = mask if c.patch_weight else None
-        return multi_crop(c.views, self.crop, small, c.local_views, shown)
+        return multi_crop(c.views, self.setting, small, c.local_views, shown)
 
     def step(self, batch: Batch) -> StepOutput:
         """Weighted sum of :meth:`terms`; notes the teacher's raw logits for the centres."""

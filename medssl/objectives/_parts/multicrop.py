@@ -10,28 +10,32 @@ import torch
 from torch import Tensor
 
 from medssl.core.errors import ConfigError
-from medssl.core.viewspec import MaskSpec, View, ViewSpec
+from medssl.core.viewspec import MaskSpec, Setting, View, ViewSpec
 from medssl.encoders._base import Encoder
 from medssl.objectives._parts.pair import view_vectors
-from medssl.objectives._parts.views import ViewOptions
+from medssl.objectives._parts.views import ViewOptions, style_of
 
 FULL = 2
 
 
 def multi_crop(
     options: ViewOptions,
-    crop: tuple[int, ...],
+    setting: Setting,
     small: tuple[int, ...],
     count: int,
     mask: MaskSpec | None = None,
 ) -> ViewSpec:
-    """Two views of size ``crop`` (with ``mask``), then ``count`` views of size ``small``."""
+    """Two full views (with ``mask``), then ``count`` views of size ``small``."""
     look = {"spatial": options.spatial, "intensity": options.intensity}
-    views = [View(crop=crop, count=FULL, mask=mask, **look)]
+    views = [View(crop=setting.crop, count=FULL, mask=mask, **look)]
     if count:
         views.append(View(crop=small, count=count, **look))
     return ViewSpec(
-        views=tuple(views), overlap=options.overlap, min_tissue=0.2, style=options.style
+        views=tuple(views),
+        overlap=options.overlap,
+        min_tissue=0.2,
+        style=style_of(options, setting),
+        clip=setting.frames,
     )
 
 

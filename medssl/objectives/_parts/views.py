@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, ValidationInfo, field_validator
 
 from medssl.core.config import Config
+from medssl.core.errors import ConfigError
 from medssl.core.viewspec import Intensity, Setting, Share, Spatial, View, ViewSpec
 
 # Gentle: grey values and texture are the signal (nnssl's ranges; no solarising, no hue).
@@ -83,4 +84,22 @@ def pair_of_views(options: ViewOptions, setting: Setting, *, count: int = 2) -> 
     view = View(
         crop=setting.crop, count=count, spatial=options.spatial, intensity=options.intensity
     )
-    return ViewSpec(views=(view,), overlap=options.overlap, min_tissue=0.2, style=options.style)
+    return ViewSpec(
+        views=(view,),
+        overlap=options.overlap,
+        min_tissue=0.2,
+        style=style_of(options, setting),
+        clip=setting.frames,
+    )
+
+
+def style_of(options: ViewOptions, setting: Setting) -> Share | None:
+    """The option, where the data can have it.
+
+    Raises:
+        ConfigError: clips have none.
+    """
+    if options.style and setting.frames:
+        what = "the samples of a step cannot share the style of their clips"
+        raise ConfigError(what, fix="objective.views.style=null")
+    return options.style
