@@ -30,6 +30,8 @@ _CODE = {"Algorithm", "Loss"}
 _KINDS: tuple[tuple[str, str, tuple[int, ...], dict[str, Any]], ...] = (
     ("volume", "resenc-xs", (16, 32, 16), {}),
     ("volume", "vit3d-xs", (32, 32, 32), {"token_size": (4, 8, 8)}),
+    ("clip", "frames/timm/resnet18", (4, 64, 64), {}),
+    ("clip", "video_vit-xs", (4, 64, 64), {}),
     ("image", "timm/resnet18", (64, 64), {}),
     ("image", "timm/vit_tiny_patch16_224", (64, 64), {"patch_size": 8}),
 )
@@ -116,7 +118,7 @@ def _facts(name: str) -> str:
     only = "" if any("vit" not in encoder for _, encoder in taken) else " transformers"
     shown = taken[next(key for key in taken if "vit" in key[1])]
     state = ", ".join(_state(shown)) or "none"
-    return f"{' and '.join(kinds)}{only} | {_views(shown.views())} | {state}"
+    return f"{', '.join(kinds)}{only} | {_views(shown.views())} | {state}"
 
 
 def _task(name: str, encoder: str, crop: tuple[int, ...], extra: dict[str, Any]) -> Any:
@@ -126,7 +128,7 @@ def _task(name: str, encoder: str, crop: tuple[int, ...], extra: dict[str, Any])
     for teacher in _teachers(objective.Config, encoder, extra):
         config = objective.Config(**teacher)
         try:
-            return objective.Objective(net, config, Setting(crop=crop, records=8))
+            return objective.Objective(net, config, Setting(crop=crop, records=8, kind=net.kind))
         except ConfigError:
             continue
     return None
