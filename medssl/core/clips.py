@@ -18,6 +18,8 @@ from medssl.core.intensity import IntensityRule, clip_levels
 
 # Between two frames of one shot lie at most so many seconds, or so many usual steps.
 _GAP_S, _GAP_STEPS = 2.0, 10.0
+# Times in files are rounded: shares of a beat below this are none.
+_ROUNDING = 1e-3
 # Pillow averages first, so that the filter shrinks by this factor only: as good, and faster.
 _REDUCING_GAP = 3.0
 
@@ -31,7 +33,7 @@ def kept_frames(times_s: Sequence[float] | None, total: int, fps: float | None) 
     Raises:
         ReadError: ``times_unknown``: a rate is asked for, the file has no times.
 
-    >>> kept_frames([0.0, 0.04, 0.08, 0.12, 0.16], 5, 12.5).tolist()
+    >>> kept_frames([0.0, 0.04, 0.08, 0.12, 0.16, 0.2], 6, 12.5).tolist()
     [0, 2, 4]
     >>> kept_frames([0.0, 0.5], 2, 25.0).tolist()
     [0, 1]
@@ -42,7 +44,7 @@ def kept_frames(times_s: Sequence[float] | None, total: int, fps: float | None) 
         what = "the clip does not say when its frames were shown"
         raise ReadError("times_unknown", what, fix="fps=null keeps every frame")
     ticks = (np.asarray(times_s, dtype=np.float64) - times_s[0]) * fps
-    nearest = np.round(ticks)
+    nearest = np.ceil(ticks - 0.5 - _ROUNDING)  # half a beat late is late
     order = np.lexsort((np.abs(ticks - nearest), nearest))
     _, first = np.unique(nearest[order], return_index=True)
     return np.sort(order[first])

@@ -104,8 +104,8 @@ def plane_axis(plane: Plane, spacing_mm: tuple[float, ...]) -> int:
 
 
 def cut_axis(plane: Plane, shape_DHW: tuple[int, ...], spacing_mm: tuple[float, ...] | None) -> int:
-    """Axis of :func:`plane_axis`; 0 for a picture, which is one slice of maybe unknown spacing."""
-    if shape_DHW[0] == 1 or spacing_mm is None:
+    """Axis of :func:`plane_axis`; 0 for pictures and clips, whose spacing is (H, W) or unknown."""
+    if shape_DHW[0] == 1 or spacing_mm is None or len(spacing_mm) == 2:
         return 0
     return plane_axis(plane, spacing_mm)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # What the two runs share; options of the second one that are not given are those of the first.
 _SHARED = (
     "objective", "encoder", "channels", "crop", "spacing_mm", "size_px", "match_channels",
+    "fps", "clip",
     "batch_size", "ema_decay", "precision",
     *(key for key in OptimConfig.model_fields if key not in ("anneal", "final_share")),
 )  # fmt: skip

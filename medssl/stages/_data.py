@@ -20,6 +20,8 @@ from medssl.views.sample import build_sample
 
 # Largest automatic crop edge of a volume and of a picture.
 MAX_AUTO_CROP, MAX_AUTO_CROP_PX = 96, 224
+# Of a clip: frames, and the edges of each.
+MAX_AUTO_CLIP = (16, 112, 112)
 # Steps that a crop may grow to fit the encoder.
 _LARGER = 8
 # Replacements tried for one sample before the run stops.
@@ -87,25 +89,26 @@ class Shaped(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, D, H, W); D = 1 for a picture."""
+        """(C, D, H, W); D = 1 for a picture, and counts the frames of a clip."""
 
     @property
     def spacing_mm(self) -> tuple[float, ...] | None:
-        """(D, H, W), or (H, W) of a picture; ``None`` = unknown."""
+        """(D, H, W), or (H, W) of a picture or clip; ``None`` = unknown."""
 
 
 def auto_crop(entries: Sequence[Shaped], encoder: Encoder) -> tuple[int, ...]:
     """The median record rounded up to what the encoder takes, at most ``MAX_AUTO_CROP`` voxels.
 
-    For an image encoder (H, W) of pictures and slices, at most ``MAX_AUTO_CROP_PX`` pixels.
+    For an image encoder (H, W) of pictures, slices and frames, at most ``MAX_AUTO_CROP_PX`` pixels;
+    for an encoder of clips (T, H, W), at most ``MAX_AUTO_CLIP``.
     """
     flat = len(encoder.token_size) == 2
     shapes = [_slice_shape(entry) if flat else entry.shape[1:] for entry in entries]
-    largest = MAX_AUTO_CROP_PX if flat else MAX_AUTO_CROP
+    caps = {"image": (MAX_AUTO_CROP_PX,) * 2, "volume": (MAX_AUTO_CROP,) * 3, "clip": MAX_AUTO_CLIP}
     sides = []
     for axis, multiple in enumerate(encoder.size_multiple):
         median = sorted(shape[axis] for shape in shapes)[len(shapes) // 2]
-        cap = max(largest // multiple, 1) * multiple
+        cap = max(caps[encoder.kind][axis] // multiple, 1) * multiple
         sides.append(min(-(-median // multiple) * multiple, cap))
     return _accepted(tuple(sides), encoder)
 

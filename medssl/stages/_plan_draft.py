@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medssl.archive.catalog import Catalog
 from medssl.core.config import Component, validate
+from medssl.core.errors import NothingUsableError
 from medssl.core.sample import Record
 from medssl.encoders._base import Encoder, build_encoder, in_mm
 from medssl.stages import _plan_rules as rules
@@ -64,7 +65,10 @@ def draft(config: PlanConfig, catalog: Catalog, machine: Machine) -> Draft:
     records = catalog.records(where=config.where)
     found = candidates(records, _SPLITS)
     if not found:  # the selection of pretrain says why
-        select(records, _as_config({}, {}), channels=1, flat=True, splits=_SPLITS)
+        if any(one.kind == "clip" for one in records):
+            fix = "e.g. medssl pretrain CATALOG objective=videomae encoder=video_vit-xs"
+            raise NothingUsableError("only clips, for which there is no plan yet", fix=fix)
+        select(records, _as_config({}, {}), channels=1, kind="image", splits=_SPLITS)
     facts = fingerprint(found)
     for objective in _objectives(config, facts, machine):
         made = _draft(config, records, facts, machine, objective)
@@ -106,11 +110,11 @@ def _draft(
     options = _as_config(chosen, {})
     part = in_mm(options.encoder, options.spacing_mm)
     network = build_encoder(part.name, part.options, options.channels)
-    flat = len(network.token_size) == 2
+    planned = [one for one in records if one.kind != "clip"]
     usable, excluded = select(
-        list(records), options, channels=options.channels, flat=flat, splits=_SPLITS
+        planned, options, channels=options.channels, kind=network.kind, splits=_SPLITS
     )
-    contract = _train.contract_of(options, options.channels)
+    contract = _train.contract_of(options, options.channels, options.fps)
     grids = [prepared_grid(one, contract) for one in usable]
     chosen["crop"] = _crop(grids, network)
     counted = count(_as_config(chosen, {}), network, len(usable))

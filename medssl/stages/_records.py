@@ -22,12 +22,13 @@ from medssl.core.errors import (
     ReadError,
     ResourceError,
 )
+from medssl.core.geometry import Kind
 from medssl.core.preprocess import prepare
 from medssl.core.sample import Record
 from medssl.stages._sources import StoredRecords
 
 if TYPE_CHECKING:
-    from medssl.stages._train import TrainConfig
+    from medssl.stages.pretrain import PretrainConfig
 
 # As many records may fail whatever their share: a small archive may hold a few bad files.
 _FEW = 10
@@ -35,19 +36,19 @@ _FEW = 10
 
 def select(
     records: list[Record],
-    config: TrainConfig,
+    config: PretrainConfig,
     *,
     channels: int,
-    flat: bool,
+    kind: Kind,
     splits: Collection[str],
 ) -> tuple[list[Record], Counter[str]]:
     """Records that may be learnt from; the others are counted by reason.
 
     Args:
         records: of the catalog.
-        config: how pictures are scaled and whether their channels are matched.
+        config: how pictures and clips are scaled and whether their channels are matched.
         channels: of the encoder's input.
-        flat: the encoder takes pictures and slices, not volumes.
+        kind: of the encoder's input.
         splits: allowed ones.
 
     Raises:
@@ -56,7 +57,7 @@ def select(
     excluded: Counter[str] = Counter()
     usable = []
     for record in records:
-        against = _reason_against(record, config, channels, flat)
+        against = _reason_against(record, config, channels, kind)
         if not against and record.split not in splits:
             against = f"split_{record.split}"
         if against:
@@ -71,15 +72,18 @@ def select(
     return usable, excluded
 
 
-def _reason_against(record: Record, config: TrainConfig, channels: int, flat: bool) -> str:
+def _reason_against(record: Record, config: PretrainConfig, channels: int, kind: Kind) -> str:
     if record.role != "image":
         return f"role_{record.role}"
-    if record.kind != "volume" and not (flat and record.kind == "image"):
+    if kind not in (record.kind, "image"):  # encoders of images see slices and frames
         return f"kind_{record.kind}"
-    picture = record.kind == "image"
-    if not picture and record.affine is None:
+    if record.kind == "volume" and record.affine is None:
         return "geometry_unknown"
-    if picture and config.spacing_mm and not config.size_px and record.spacing_mm is None:
+    if record.kind == "clip" and record.duration_s is None and (config.fps or kind == "clip"):
+        return "times_unknown"
+    picture = record.kind != "volume"
+    known = record.spacing_mm is not None or config.size_px
+    if record.kind == "image" and config.spacing_mm and not known:
         return "spacing_unknown"
     matched = picture and config.match_channels and record.shape[0] in (1, 3)
     return "" if matched or record.shape[0] == channels else f"channels_{record.shape[0]}"
@@ -89,6 +93,8 @@ def _advice(excluded: Counter[str]) -> str:
     [(reason, _)] = excluded.most_common(1)
     if reason == "kind_image":
         return "pictures need an image encoder, e.g. encoder=timm/resnet18"
+    if reason == "kind_clip":
+        return "clips need an encoder of clips or images, e.g. encoder=video_vit-xs"
     if reason.startswith("channels_"):
         count = reason.removeprefix("channels_")
         return f"channels={count}, or match_channels=true for grey and colour pictures together"

@@ -41,6 +41,9 @@ _FREE_FIELDS = {
     "strategy", "log_every", "resume", "overwrite", "quiet", "health", "stop_on_collapse",
 }  # fmt: skip
 
+# Shorter side of a clip's frames, unless told: hours of video would not fit as they are.
+SHORT_SIDE_PX = 128
+
 
 class TrainConfig(LoopConfig, OptimConfig):
     """Options of every training stage."""
@@ -55,7 +58,8 @@ class TrainConfig(LoopConfig, OptimConfig):
     spacing_mm: tuple[float, float, float] | None = None
     """Resample to this (D, H, W) spacing; default: each record's own."""
     size_px: int | None = Field(default=None, ge=1)
-    """Scale pictures until the shorter side has so many pixels; default: as they are."""
+    """Scale pictures until the shorter side has so many pixels; default: as they are. Frames of
+    clips: default 128."""
     match_channels: bool = False
     """Copy grey pictures to 3 channels, or turn colour to luminance, where an encoder of 3 or 1
     channels needs it."""
@@ -144,8 +148,8 @@ def open_run(stage: str, config: TrainConfig, fabric: Fabric) -> Run:
     return Run.open(stage, config.out, resume=True)
 
 
-def contract_of(config: TrainConfig, channels: int) -> Contract:
-    """How records are prepared for an encoder of so many channels.
+def contract_of(config: TrainConfig, channels: int, fps: float | None = None) -> Contract:
+    """How records are prepared for an encoder of so many channels; clips at most at ``fps``.
 
     Raises:
         ConfigError: ``match_channels`` with a number that is neither grey nor colour.
@@ -156,6 +160,8 @@ def contract_of(config: TrainConfig, channels: int) -> Contract:
     return Contract(
         spacing_mm=config.spacing_mm,
         size_px=config.size_px,
+        fps=fps,
+        short_side_px=config.size_px or SHORT_SIDE_PX,
         picture_channels=channels if config.match_channels else None,
     )
 

@@ -1,6 +1,7 @@
 """``medssl pretrain``: an encoder from a catalog or a folder, without labels.
 
-Volume encoders learn from volumes; image encoders from pictures and from slices of volumes.
+Volume encoders learn from volumes, clip encoders from clips; image encoders from pictures, slices
+of volumes and frames of clips.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric import Fabric
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import nn
 
 from medssl.archive.catalog import Catalog, is_catalog
@@ -22,7 +23,7 @@ from medssl.core.registry import ENCODERS, OBJECTIVES
 from medssl.core.runlog import Run
 from medssl.core.sample import Record
 from medssl.core.seeding import seed_everything
-from medssl.core.viewspec import Setting
+from medssl.core.viewspec import ClipSpec, Setting, ViewSpec
 from medssl.encoders._base import Encoder, build_encoder, in_mm
 from medssl.encoders.card import Card, assert_reloads, load_card, save_model
 from medssl.stages import _train, index
@@ -51,6 +52,10 @@ class PretrainConfig(_train.TrainConfig):
     """Use test patients' images too; results on them are then transductive."""
     channels: int = 1
     """Of the encoder's input; records with another number are left out and counted."""
+    fps: float | None = Field(default=15.0, gt=0)
+    """Frames of clips that are kept per second, at most; null = all of them."""
+    clip: ClipSpec = ClipSpec()
+    """Which frames a view of a clip shows; for clip encoders."""
     splits: tuple[Literal["train", "val"], ...] = ("train",)
     """Patient splits to learn from."""
     health: bool = True
@@ -85,6 +90,7 @@ def run(config: PretrainConfig) -> Run:
     entries = list(kept_records.entries)
     task, card, origin = _task_and_card(config, encoder, records, entries)
     spec = task.views()
+    _see_that_clips_are_seen(spec, encoder)
     check_views(spec, {entry.modality for entry in entries}, config.channels)
     check_partners(spec, kept_records)
     identity = {
@@ -107,7 +113,7 @@ def run(config: PretrainConfig) -> Run:
     )  # fmt: skip
     monitors = []
     if config.health:
-        setting = Setting(crop=card.patch_size, records=len(entries))
+        setting = _setting(config, encoder, card.patch_size, len(entries))
         monitors = [watch(training, setting, stop=config.stop_on_collapse)]
     kept: Any = _train.train(training, monitors)
     if not fabric.is_global_zero:
@@ -123,6 +129,19 @@ def run(config: PretrainConfig) -> Run:
         parameters=sum(p.numel() for p in kept.encoder.parameters()),
         peak_memory_mb=round(peak_memory_mb(), 1),
     )
+
+
+def _setting(
+    config: PretrainConfig, encoder: Encoder, crop: tuple[int, ...], records: int
+) -> Setting:
+    return Setting(crop=crop, records=records, kind=encoder.kind, clip=config.clip)
+
+
+def _see_that_clips_are_seen(spec: ViewSpec, encoder: Encoder) -> None:
+    """Refuse an objective that would take a clip for a volume, or the other way round."""
+    if (encoder.kind == "clip") != (spec.clip is not None):
+        what = f"the objective asks for no views of the kind that the encoder takes: {encoder.kind}"
+        raise ConfigError(what, fix="choose another objective or encoder")
 
 
 def _options_of(options: BaseModel, part: str) -> dict[str, Any]:
@@ -162,7 +181,7 @@ def _stored(
     catalog: Catalog, config: PretrainConfig, encoder: Encoder, run: Run, fabric: Fabric
 ) -> tuple[list[Record], StoredRecords]:
     """Records to learn from, and those of them that are in the store, filled by rank 0."""
-    contract = _train.contract_of(config, config.channels)
+    contract = _train.contract_of(config, config.channels, config.fps)
     store = Store(config.store or catalog.folder / "store", contract)
     usable = partial(_usable, catalog, config, encoder)
     if fabric.is_global_zero:
@@ -185,7 +204,7 @@ def _usable(
         catalog.records(where=config.where),
         config,
         channels=config.channels,
-        flat=len(encoder.token_size) == 2,
+        kind=encoder.kind,
         splits=wanted,
     )
     if run:
@@ -207,14 +226,14 @@ def _task_and_card(
         encoder=config.encoder,
         in_channels=config.channels,
         channels=tuple(f"channel {i}" for i in range(config.channels)),
-        contract=_train.contract_of(config, config.channels),
+        contract=_train.contract_of(config, config.channels, config.fps),
         modality=modality,
         patch_size=crop,
         objective=config.objective.name,
         embedding=_options_of(options, "embedding"),
         provenance={"records": len(entries), "records_digest": digest(entries)},
     )
-    setting = Setting(crop=crop, records=len(entries))
+    setting = _setting(config, encoder, crop, len(entries))
     if config.init is None:
         return module.Objective(encoder, options, setting), card, {}
     loaded = load_init(encoder, None, config.init)  # before teachers copy the encoder

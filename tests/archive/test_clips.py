@@ -45,8 +45,9 @@ def test_of_uneven_frames_the_nearest_to_each_beat_is_kept():
     times_s = np.sort(np.random.default_rng(0).uniform(0, 20, 300))
     kept = kept_frames(times_s, 300, 4.0)
     ticks = (times_s - times_s[0]) * 4
-    for beat in np.unique(np.round(ticks)):
-        near = np.flatnonzero(np.round(ticks) == beat)
+    beats = np.round(ticks)
+    for beat in np.unique(beats):
+        near = np.flatnonzero(beats == beat)
         best = near[np.abs(ticks[near] - beat).argmin()]
         assert best in kept and len(set(near) & set(kept)) == 1
 
