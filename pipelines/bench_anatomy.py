@@ -20,7 +20,7 @@ from pipelines._msd import link_cases, read_split, runs_of_numbers
 from pipelines._objective_arms import Arms, Backbone, Pretraining
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "anatomy.md"
-SEEDS, LABELS, STEPS = (0, 1, 2), (2, 5), (300, 150, 600)
+SEEDS, LABELS, STEPS = (0, 1, 2), (2, 5), (300, 50, 150, 600)
 BACKBONES = {
     "volumes": Backbone(
         {"name": "resenc-xs"},
