@@ -174,7 +174,8 @@ _stage(
 )
 _stage(
     "phantom",
-    "Write a synthetic archive: CT as DICOM, MR as NIfTI, labels, and broken files.",
+    "Write a synthetic archive: scans, labels and broken files, or videos with what is hidden.",
+    _text("kind", "hospital, echo (beating hearts) or surgery (operations)."),
     OUT,
     OVERWRITE,
 )
