@@ -31,9 +31,15 @@ SIZES = {
 }
 TOKENS = ["vit3d-xs", "video_vit-xs", *(name for name in SIZES if name.startswith("timm/vit_"))]
 FAST = [
-    "resenc-xs", "vit3d-xs", "video_vit-xs", "swin_unetr-xs", "timm/resnet18",
-    "timm/vit_tiny_patch16_224", "smp/mit_b0", "pytorchvideo/x3d_s", "frames/timm/resnet18",
+    "resenc-xs", "vit3d-xs", "video_vit-xs", "timm/resnet18", "timm/vit_tiny_patch16_224",
+    "smp/mit_b0", "pytorchvideo/x3d_s", "frames/timm/resnet18",
 ]  # fmt: skip
+SOME = [*FAST, "swin_unetr-xs"]
+
+
+def quick(names):
+    """These encoders, in the fast run the fast ones alone."""
+    return [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in names]
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +91,7 @@ def test_features_have_the_promised_shapes(name):
     assert not encoder.mask_refusal
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", quick(SIZES))
 def test_a_sample_does_not_see_its_batch(name):
     encoder = build_encoder(name, {}, 1).eval()
     x = picture(name)
@@ -95,7 +101,7 @@ def test_a_sample_does_not_see_its_batch(name):
 
 
 # Squeeze-and-excite sees the whole picture, and an untrained EfficientNet little else.
-@pytest.mark.parametrize("name", [n for n in SIZES if "efficientnet" not in n])
+@pytest.mark.parametrize("name", quick(n for n in SIZES if "efficientnet" not in n))
 def test_tokens_lie_in_raster_order(name):
     # A change of the last block of the first row moves the tokens there most.
     encoder = build_encoder(name, {}, 1).eval()
@@ -112,7 +118,7 @@ def test_tokens_lie_in_raster_order(name):
     assert abs(place - corner).max() <= 1  # convolutions see beyond a block
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", quick(SIZES))
 def test_hidden_voxels_cannot_be_seen(name):
     encoder = build_encoder(name, {}, 1).eval()
     x, size = picture(name), SIZES[name]
@@ -170,7 +176,7 @@ def test_fill_takes_the_place_of_hidden_tokens(name):
     assert fill.grad.abs().min() > 0
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", quick(SIZES))
 def test_decoder_gives_every_voxel_its_classes(name):
     encoder = build_encoder(name, {}, 1)
     decoder = encoder.make_decoder(5)
@@ -179,7 +185,7 @@ def test_decoder_gives_every_voxel_its_classes(name):
     assert [k for k in decoder.state_dict() if k.startswith(decoder.last_layer)]
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", quick(SIZES))
 def test_maps_of_a_decoder_grow_and_the_first_cost_no_later_block(name):
     encoder = build_encoder(name, {}, 1)
     decoder = encoder.make_decoder(5)
@@ -195,7 +201,7 @@ def test_maps_of_a_decoder_grow_and_the_first_cost_no_later_block(name):
     assert sum(grad is not None for grad in late) > 0
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", quick(SIZES))
 def test_every_weight_gets_a_gradient_from_some_use(name):
     encoder = build_encoder(name, {}, 1)
     x, size = picture(name), SIZES[name]
@@ -206,7 +212,7 @@ def test_every_weight_gets_a_gradient_from_some_use(name):
     assert silent == []
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", quick(SIZES))
 def test_reloads_strictly_from_its_card(name, tmp_path):
     encoder = build_encoder(name, {}, 1)
     card = Card(
@@ -247,7 +253,7 @@ def test_one_voxel_at_the_deepest_stage_is_refused(name):
     assert "crop=" in error.value.fix
 
 
-@pytest.mark.parametrize("name", [n for n in FAST if not n.startswith(("smp", "frames"))])
+@pytest.mark.parametrize("name", quick(n for n in SOME if not n.startswith(("smp", "frames"))))
 def test_gradient_checkpointing_changes_neither_values_nor_gradients_nor_statistics(name):
     plain = build_encoder(name, {}, 1)
     saving = build_encoder(name, {"gradient_checkpointing": True}, 1)
@@ -263,7 +269,7 @@ def test_gradient_checkpointing_changes_neither_values_nor_gradients_nor_statist
         assert torch.equal(value, other), key
 
 
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", quick(SOME))
 def test_half_precision_stays_near_single(name):
     encoder = build_encoder(name, {}, 1).eval()
     x = picture(name)
@@ -275,7 +281,7 @@ def test_half_precision_stays_near_single(name):
     assert (half - exact).norm() < 0.1 * exact.norm()
 
 
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", quick(SOME))
 def test_weights_are_a_function_of_the_seed(name):
     states = []
     for _ in range(2):

@@ -283,7 +283,6 @@ def two_rank_batch(options):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_two_ranks_equal_one_in_every_mode():
     assert_two_ranks_equal_one({
         name: (partial(two_rank_case, options), partial(two_rank_batch, options))

@@ -52,7 +52,8 @@ _FEW = {
 }
 # Objective -> its quickest encoder, where that is not the one of few tokens.
 _QUICKEST = {
-    "local_global": VOLUME, "image_volume": "timm/resnet18", "videomae": CLIPS, "vjepa": CLIPS,
+    "alice": VOLUME, "local_global": VOLUME, "image_volume": "timm/resnet18",
+    "discovr": CLIPS, "videomae": CLIPS, "vjepa": CLIPS,
 }  # fmt: skip
 # Their teacher has the encoder of the student.
 _OWN_KIND = {"self_distill"}
