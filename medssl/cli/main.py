@@ -127,6 +127,8 @@ _stage(
     _text("objective", "Objective, see `medssl info`."),
     ENCODER,
     OUT,
+    _path("init", "Run to start from: its weights alone."),
+    _path("continue_from", "Run to go on from, with these data; its steps count."),
     _text("where", "Records to use, e.g. \"modality == 'MR'\"."),
     _flag("allow_test", "Use test patients too."),
     RESUME,

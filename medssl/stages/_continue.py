@@ -10,7 +10,7 @@ from medssl.core.config import validate
 from medssl.core.errors import UsageError
 from medssl.core.registry import ENCODERS, OBJECTIVES
 from medssl.encoders._base import in_mm
-from medssl.stages._train import with_defaults
+from medssl.stages._shown import refuse_hidden, with_defaults
 from medssl.training.checkpoint import load_newest
 from medssl.training.loop import Loop
 from medssl.training.optim import OptimConfig, phases_of
@@ -73,7 +73,8 @@ def go_on(config: PretrainConfig) -> tuple[PretrainConfig, Source | None]:
     """The config with the options of the run that it goes on from, and that run's state.
 
     Raises:
-        UsageError: no checkpoint, a rate that has fallen, other options, or no step left to do.
+        UsageError: no checkpoint, a rate that has fallen, other options, a run missing that it
+            learns from, or no step left to do.
     """
     if config.continue_from is None:
         return config, None
@@ -87,6 +88,7 @@ def go_on(config: PretrainConfig) -> tuple[PretrainConfig, Source | None]:
     _refuse_a_fallen_rate(kept, state["step"], where)
     missing = {key: kept[key] for key in _SHARED if key not in config.model_fields_set}
     values = {**config.model_dump(exclude_unset=True), **missing}
+    refuse_hidden(missing.get("objective", {}))
     config = validate(type(config), values, where="the run that is gone on from")
     asked = json.loads(recipe(config, config.crop))
     others = sorted(key for key in _SHARED if asked[key] != kept[key])

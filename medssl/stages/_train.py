@@ -16,10 +16,9 @@ from pydantic import Field, field_validator
 from torch.utils.data import Dataset
 
 from medssl.archive._pool import usable_cpus
-from medssl.core.config import Component, validate
+from medssl.core.config import Component
 from medssl.core.errors import ConfigError, UsageError
 from medssl.core.preprocess import Contract
-from medssl.core.registry import OBJECTIVES, Registry
 from medssl.core.runlog import Run
 from medssl.core.seeding import seed_everything
 from medssl.core.task import Passes, no_passes
@@ -28,6 +27,7 @@ from medssl.encoders._depth import by_depth
 from medssl.encoders.card import Card
 from medssl.objectives._parts.norm import across_ranks
 from medssl.stages._progress import TrainingLine, logger, no_log
+from medssl.stages._shown import parts_shown
 from medssl.training.checkpoint import load_latest
 from medssl.training.data import StepSampler, loader
 from medssl.training.ema import Ema
@@ -143,7 +143,7 @@ def open_run(stage: str, config: TrainConfig, fabric: Fabric) -> Run:
     if fabric.is_global_zero:
         run = Run.open(stage, config.out, resume=config.resume, overwrite=config.overwrite)
         if not (run.out / "config.yaml").exists():
-            run.save_config(_without_paths(config), {})  # marks the folder as a run's
+            run.save_config(_shown(config), {})  # marks the folder as a run's
     fabric.barrier()
     return Run.open(stage, config.out, resume=True)
 
@@ -250,28 +250,12 @@ def save_config(
             fix = "resume with the options the run was started with, or start a new --out"
             raise UsageError(f"the run was started with another configuration{named}", fix=fix)
     crop = {"crop": list(identity["crop"])}
-    hidden = _without_paths(config)
-    run.save_config(hidden, {**derived, **identity, **crop, "config_hash": digest})
+    run.save_config(_shown(config), {**derived, **identity, **crop, "config_hash": digest})
 
 
-def _without_paths(config: TrainConfig) -> TrainConfig:
-    """The config without what its objective declares to be a path."""
-    objective = getattr(config, "objective", None)
-    if not isinstance(objective, Component):
-        return config
-    kinds = OBJECTIVES.module(objective.name)[0].Config.model_fields
-    paths = {key for key, kind in kinds.items() if kind.annotation == Path | None}
-    shown = {k: v for k, v in objective.options.items() if k not in paths}
-    hidden = {"objective": Component(name=objective.name, **shown)}
-    return config.model_copy(update=hidden if len(shown) < len(objective.options) else {})
-
-
-def with_defaults(component: Component, registry: Registry) -> dict[str, Any]:
-    """A component with every option it has, also those that nobody set; without paths."""
-    module, _ = registry.module(component.name)
-    options = validate(module.Config, component.options, where=component.name)
-    paths = {key for key, value in options if isinstance(value, Path)}
-    return {"name": component.name, **options.model_dump(mode="json", exclude=paths)}
+def _shown(config: TrainConfig) -> TrainConfig:
+    """The config without paths in the options of its parts."""
+    return config.model_copy(update=parts_shown(dict(config)))
 
 
 def config_digest(config: TrainConfig, identity: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from medssl.stages._init import load_init
 from medssl.stages._kinds import Kind, Stored
 from medssl.stages._labelled_store import case_key, fill_store
 from medssl.stages._segment import Segmentation
+from medssl.stages._shown import with_defaults
 from medssl.stages._sources import StoredRecords
 from medssl.stages._start import Start, begin
 
@@ -81,8 +82,8 @@ def run(config: FinetuneConfig) -> Run:
     identity = {"contract": start.contract.digest, "crop": task.crop, **card.provenance}
     if fabric.is_global_zero:
         options = {
-            "task": _train.with_defaults(config.task, HEADS),
-            "encoder": _train.with_defaults(card.encoder, ENCODERS),
+            "task": with_defaults(config.task, HEADS),
+            "encoder": with_defaults(card.encoder, ENCODERS),
         }
         _train.save_config(config, run, identity, {"loaded_from_init": loaded, "options": options})
     records = StoredRecords(store, [one.entry for one in train])

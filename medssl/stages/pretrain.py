@@ -33,6 +33,7 @@ from medssl.stages._health import watch
 from medssl.stages._init import encoder_of, load_init, load_objective
 from medssl.stages._matcher import matcher_of
 from medssl.stages._records import digest, fill_store, select, stored
+from medssl.stages._shown import with_defaults
 from medssl.stages._sources import StoredRecords
 from medssl.stages._style import views_of
 from medssl.training.meter import peak_memory_mb
@@ -171,8 +172,8 @@ def _derived(config: PretrainConfig, entries: list[Entry]) -> dict[str, Any]:
     return {
         "records": len(entries),
         "options": {
-            "objective": _train.with_defaults(config.objective, OBJECTIVES),
-            "encoder": _train.with_defaults(config.encoder, ENCODERS),
+            "objective": with_defaults(config.objective, OBJECTIVES),
+            "encoder": with_defaults(config.encoder, ENCODERS),
         },
     }
 

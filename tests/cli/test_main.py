@@ -108,6 +108,15 @@ def test_an_option_and_a_word_for_one_value_is_an_error(call):
     assert seen == {}
 
 
+def test_runs_to_start_from_are_options_of_pretraining_and_say_so(call):
+    _, seen = call("pretrain", "--init", "a", "--continue-from", "b", "steps=9")
+    assert seen["values"] == {"init": Path("a"), "continue_from": Path("b"), "steps": 9}
+    for option in ("--init", "--continue-from"):
+        result, _ = call("pretrain", option, "a", f"{option[2:].replace('-', '_')}=b")
+        assert result.exit_code == 2
+        assert "given twice" in result.stderr
+
+
 @pytest.mark.parametrize("words", [["train"], ["pretrain", "--epochs", "3"], ["pretrain", "steps"]])
 def test_wrong_usage_ends_in_2(call, words):
     result, _ = call(*words)
