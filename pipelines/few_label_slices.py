@@ -16,10 +16,9 @@ from typing import Annotated
 
 import typer
 
-import medssl
 from medssl.core.runlog import write_text
+from pipelines._cases import cases_of
 from pipelines._label_curve import Curve, Job, run_jobs
-from pipelines._msd import link_cases, read_split, runs_of_numbers
 
 LABELS, SEEDS, STEPS = (1, 2, 8), (0, 1, 2), 300
 # Two phantoms for each labelled one; a third of the labelled ones are tested on.
@@ -37,23 +36,17 @@ def main(
     results: Annotated[Path, typer.Option(help="Markdown file to write.")] = RESULTS,
 ) -> None:
     """Run what is missing, then write the table."""
-    if data is None:
-        pool, test = phantoms(out / "phantom", 12 if smoke else PATIENTS)
-    else:
-        train, tested = read_split(data)
-        pool, test = runs_of_numbers(train), runs_of_numbers(tested)
-    folder = data or out / "phantom" / "labelled"
     labels, seeds, steps = ((1,), (0, 1), 2) if smoke else (LABELS, SEEDS, STEPS)
-    test = dict(list(test.items())[:2]) if smoke else test
-    link_cases(folder, out / "train", [case for cases in pool.values() for case in cases])
-    link_cases(folder, out / "test", [case for cases in test.values() for case in cases])
+    patients, tested = (12, 2) if smoke else (PATIENTS, None)
+    cases = cases_of(data, out / "phantom", patients=patients, tested=tested)
+    cases.link(out)
     curve = Curve(
         out=out,
-        data=folder,
+        data=cases.folder,
         pretrain="few_label_slices",
         finetune="few_label_slices",
-        pool=pool,
-        groups={case: group for group, cases in test.items() for case in cases},
+        pool=cases.pool,
+        groups=cases.groups,
         pretrain_overrides={"steps": 2} if smoke else {},
         remark="Phantoms: geometric organs, not patients." if data is None else "",
     )
@@ -62,16 +55,6 @@ def main(
     run_jobs(curve, plan, jobs)
     write_text(results, curve.report(labels, seeds, (steps,)))
     typer.echo(f"wrote {results}")
-
-
-def phantoms(folder: Path, patients: int) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Labelled phantoms, each its own group, to train on and to test on."""
-    if not (folder / "run.json").is_file():
-        medssl.phantom(out=folder, patients=patients, overwrite=True)
-    images = (folder / "labelled" / "imagesTr").glob("*.nii.gz")
-    cases = sorted(path.name.removesuffix(".nii.gz") for path in images)
-    first = len(cases) // 3
-    return {case: [case] for case in cases[first:]}, {case: [case] for case in cases[:first]}
 
 
 if __name__ == "__main__":

@@ -58,14 +58,17 @@ class PhantomArchive:
         return self.labelled / "labelsTs"
 
 
-def write_archive(out: Path, *, patients: int = 12, seed: int = 0) -> PhantomArchive:
+def write_archive(
+    out: Path, *, patients: int = 12, seed: int = 0, labelled: str = "MR"
+) -> PhantomArchive:
     """Write ``out/archive`` and ``out/labelled``; the same arguments give the same scans.
 
     Args:
         out: folder, created.
         patients: patients of the archive, each with a CT and an MR; half as many (at least 4)
-            labelled MR scans and a quarter (at least 3) for testing come on top.
+            labelled scans and a quarter (at least 3) for testing come on top.
         seed: of every random number.
+        labelled: what the labelled scans are, ``MR`` or ``CT``.
     """
     phantom = PhantomArchive(archive=out / "archive", labelled=out / "labelled")
     (phantom.archive / "mr").mkdir(parents=True)
@@ -80,7 +83,8 @@ def write_archive(out: Path, *, patients: int = 12, seed: int = 0) -> PhantomArc
         _write_mr(phantom.archive / "mr" / f"{name}.nii.gz", patient, rng)
     description = {"modality": {"0": "MRI"}, "labels": {"0": "background"}, "training": []}
     _write_json(phantom.archive / "mr" / "dataset.json", description)
-    _write_labelled(phantom.labelled, max(4, patients // 2), max(3, patients // 4), seed)
+    cases = [max(4, patients // 2), max(3, patients // 4)]
+    _write_labelled(phantom.labelled, cases, seed, labelled)
     phantom.broken = write_broken(phantom.archive / "broken", seed)
     return phantom
 
@@ -137,7 +141,16 @@ def _write_mr(path: Path, patient: Patient, rng: np.random.Generator) -> npt.NDA
     return affine
 
 
-def _write_labelled(folder: Path, n_train: int, n_test: int, seed: int) -> None:
+def _write_ct(path: Path, patient: Patient, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    affine = grid(rng, max_tilt_deg=0)
+    save_nifti(path, ct_scan(patient, affine, SHAPE_WHD, rng), affine, np.int16)
+    return affine
+
+
+def _write_labelled(folder: Path, cases: list[int], seed: int, modality: str) -> None:
+    """So many cases to train on and to test on."""
+    n_train, n_test = cases
+    write = {"MR": _write_mr, "CT": _write_ct}[modality]
     for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         (folder / part).mkdir(parents=True)
     names = [f"PL{number:04d}.nii.gz" for number in range(n_train + n_test)]
@@ -145,12 +158,12 @@ def _write_labelled(folder: Path, n_train: int, n_test: int, seed: int) -> None:
         rng = generator(seed, "labelled", number)
         patient = draw_patient(rng)
         part = "Tr" if number < n_train else "Ts"
-        affine = _write_mr(folder / f"images{part}" / name, patient, rng)
+        affine = write(folder / f"images{part}" / name, patient, rng)
         labels_DHW = label_map(patient, affine, SHAPE_WHD)
         save_nifti(folder / f"labels{part}" / name, labels_DHW, affine, np.uint8)
     description = {
         "name": "medssl phantom",
-        "modality": {"0": "MRI"},
+        "modality": {"0": {"MR": "MRI"}.get(modality, modality)},
         "labels": {str(value): name for value, name in LABELS.items()},
         "numTraining": n_train,
         "training": [

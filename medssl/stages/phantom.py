@@ -24,6 +24,8 @@ class PhantomConfig(Config):
     patients: int = Field(default=12, ge=1)
     """Patients of the archive, each with one CT and one MR, or with one video."""
     seed: int = 0
+    labelled: Literal["MR", "CT"] = "MR"
+    """What the labelled scans are."""
     overwrite: bool = False
 
 
@@ -46,5 +48,7 @@ def run(config: PhantomConfig) -> Run:
         counts = (config.patients - val - test, val, test)
         write_operations(config.out, counts=counts, seed=config.seed)
         return run.finish(patients=config.patients)
-    phantom = write_archive(config.out, patients=config.patients, seed=config.seed)
+    phantom = write_archive(
+        config.out, patients=config.patients, seed=config.seed, labelled=config.labelled
+    )
     return run.finish(patients=config.patients, broken=phantom.broken)

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from pipelines import few_label_slices
+from pipelines._cases import phantoms
 from pipelines._msd import link_cases
-from pipelines.few_label_slices import main, phantoms
+from pipelines.few_label_slices import main
 
 
 def test_nobody_is_trained_and_tested_on(tmp_path):
