@@ -43,10 +43,10 @@ demo: $(VENV)/.run
 	$(BIN)/medssl demo --out demo-out --overwrite
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto --dist worksteal $(PYTEST_FLAGS)
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m "slow and not gpu" -n auto $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m "slow and not gpu" -n auto --dist worksteal $(PYTEST_FLAGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check $(SOURCES)
