@@ -38,7 +38,7 @@ class VideoViT(ViT3D):
         variant, config = self._built_as
         token_size = (1, *self.token_size[1:])
         return VideoViT(
-            variant, config.model_copy(update={"token_size": token_size}), self.in_channels
+            variant, config.model_copy(update={"token_size": token_size, "adapter": 0}), self.in_channels
         )
 
 

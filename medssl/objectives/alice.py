@@ -181,7 +181,7 @@ class Objective(Assigning):
 
     def followed(self) -> Mapping[Teacher, nn.Module]:
         """The alignment is not among them."""
-        return {self.teacher: Towers(self.encoder, self.decoder)}
+        return {**super().followed(), self.teacher: Towers(self.encoder, self.decoder)}
 
     def views(self) -> ViewSpec:
         """One masked crop about a landmark, and one of another patient."""

@@ -143,7 +143,7 @@ class Objective(Assigning):
 
     def followed(self) -> Mapping[Teacher, nn.Module]:
         """Weights that do not learn are the same in both: the average covers adapters alone."""
-        return {self.teacher: self.encoder}
+        return {**super().followed(), self.teacher: self.encoder}
 
     def views(self) -> ViewSpec:
         """Two overlapping crops."""

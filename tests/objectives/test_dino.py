@@ -152,7 +152,7 @@ def test_temperature_follows_the_share_of_steps_done():
     found = []
     for progress in (0.0, 0.25, 0.5, 1.0):
         task.progress.fill_(progress)
-        found.append(task._temperature())
+        found.append(task.temperature())
     assert found == pytest.approx([0.04, 0.06, 0.08, 0.08])
 
 

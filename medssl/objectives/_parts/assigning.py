@@ -22,8 +22,8 @@ from medssl.objectives._parts.prototypes import Prototypes
 from medssl.objectives._parts.teacher import Teacher
 
 
-class AssignmentConfig(BaseConfig):
-    """Options of heads, targets and teacher."""
+class TargetConfig(BaseConfig):
+    """Options of heads, targets and teachers."""
 
     prototypes: int = Field(default=1024, ge=1)
     """Outputs of the head, K. About 1024 up to some thousand records, 4096 for 50,000; the papers'
@@ -49,6 +49,11 @@ class AssignmentConfig(BaseConfig):
     """Of the teacher at the first step; rises to 1 along a cosine."""
     freeze_last: float = Field(default=0.01, ge=0, le=1)
     """Share of all steps in which prototypes stay as they are."""
+
+
+class AssignmentConfig(TargetConfig):
+    """Options of assignments of samples and of their tokens."""
+
     patch_weight: float = Field(default=1.0, ge=0)
     """Weight of the loss on hidden tokens (iBOT); 0 = off."""
     shared_head: bool | None = False
@@ -110,53 +115,24 @@ class Assigned(NamedTuple):
     raw: list[tuple[Targets, Tensor]]
 
 
-class Assigning(TaskModule):
-    """Heads, their slow copy, targets, and the schedules of both."""
+class Following(TaskModule):
+    """Teachers, what keeps their targets from collapse, and the schedules of both."""
 
     progress: Tensor
 
-    def __init__(self, config: AssignmentConfig, heads: Heads) -> None:
+    def __init__(self, config: TargetConfig) -> None:
         super().__init__()
         self.settings = config
-        self.heads = heads
-        self.teacher_heads = Teacher(heads)
-        self.targets = _targets(config)
-        self.patch_targets = _targets(config) if config.patch_weight else None
         self.register_buffer("progress", torch.zeros(()))
 
     def followed(self) -> Mapping[Teacher, nn.Module]:
-        """Teachers beside the heads', and whom they follow."""
+        """Teachers, and whom they follow."""
         return {}
 
-    @property
-    def _teacher_heads(self) -> Heads:
-        heads = self.teacher_heads.module
-        assert isinstance(heads, Heads)
-        return heads
-
-    def _temperature(self) -> float:
+    def temperature(self) -> float:
+        """tau_T at this share of all steps."""
         c = self.settings
         return warmed(c.teacher_temperature, c.temperature_warmup, float(self.progress))
-
-    def assign(
-        self, student_BD: Tensor, teacher_BD: Tensor, tokens: Compared | None, views: int
-    ) -> Assigned:
-        """Assignments of the vectors of samples, view by view, and of tokens where they count."""
-        logits = self.heads.whole(student_BD)
-        temperature = self._temperature()
-        with torch.no_grad():
-            raw = self._teacher_heads.whole(teacher_BD)
-            targets = self.targets(raw, temperature)
-        raws, patches = [(self.targets, raw)], None
-        if tokens and self.patch_targets is not None:
-            mask_BN = tokens.mask_BN
-            with torch.no_grad():
-                raw = self._teacher_heads.patches(tokens.teacher_BND[mask_BN])
-                wanted = self.patch_targets(raw, temperature)
-            raws.append((self.patch_targets, raw))
-            patches = wanted, self.heads.patches(tokens.student_BND[mask_BN]), mask_BN
-        targets, logits = (found.unflatten(0, (views, -1)) for found in (targets, logits))
-        return Assigned(targets, logits, patches, raws)
 
     def note(self, raw: list[tuple[Targets, Tensor]]) -> None:
         """Raw teacher logits of a training step, and whose centre they move."""
@@ -167,14 +143,14 @@ class Assigning(TaskModule):
     def before_update(self, progress: float) -> None:
         """Prototypes rest at first; without a gradient weight decay leaves them alone too."""
         if progress < self.settings.freeze_last:
-            for module in self.heads.modules():
+            for module in self.modules():
                 if isinstance(module, Prototypes):
                     module.weight.grad = None
 
     def after_update(self, progress: float) -> None:
         """Teachers, centres and the clock of the schedules."""
         momentum = cosine_momentum(self.settings.momentum, progress)
-        for teacher, student in {**self.followed(), self.teacher_heads: self.heads}.items():
+        for teacher, student in self.followed().items():
             teacher.follow(student, momentum)
         for targets in self._all_targets():
             targets.update()
@@ -189,7 +165,48 @@ class Assigning(TaskModule):
         return [module for module in self.modules() if isinstance(module, Targets)]
 
 
-def _targets(config: AssignmentConfig) -> Targets:
+class Assigning(Following):
+    """Heads of samples and tokens, and their slow copy."""
+
+    def __init__(self, config: AssignmentConfig, heads: Heads) -> None:
+        super().__init__(config)
+        self.heads = heads
+        self.teacher_heads = Teacher(heads)
+        self.targets = targets_of(config)
+        self.patch_targets = targets_of(config) if config.patch_weight else None
+
+    def followed(self) -> Mapping[Teacher, nn.Module]:
+        return {self.teacher_heads: self.heads}
+
+    @property
+    def _teacher_heads(self) -> Heads:
+        heads = self.teacher_heads.module
+        assert isinstance(heads, Heads)
+        return heads
+
+    def assign(
+        self, student_BD: Tensor, teacher_BD: Tensor, tokens: Compared | None, views: int
+    ) -> Assigned:
+        """Assignments of the vectors of samples, view by view, and of tokens where they count."""
+        logits = self.heads.whole(student_BD)
+        temperature = self.temperature()
+        with torch.no_grad():
+            raw = self._teacher_heads.whole(teacher_BD)
+            targets = self.targets(raw, temperature)
+        raws, patches = [(self.targets, raw)], None
+        if tokens and self.patch_targets is not None:
+            mask_BN = tokens.mask_BN
+            with torch.no_grad():
+                raw = self._teacher_heads.patches(tokens.teacher_BND[mask_BN])
+                wanted = self.patch_targets(raw, temperature)
+            raws.append((self.patch_targets, raw))
+            patches = wanted, self.heads.patches(tokens.student_BND[mask_BN]), mask_BN
+        targets, logits = (found.unflatten(0, (views, -1)) for found in (targets, logits))
+        return Assigned(targets, logits, patches, raws)
+
+
+def targets_of(config: TargetConfig) -> Targets:
+    """What keeps a teacher from giving one answer to all."""
     if config.targets == "sinkhorn":
         return Balanced()
     return Centred(config.prototypes, config.centre_momentum)

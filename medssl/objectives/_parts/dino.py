@@ -34,6 +34,16 @@ def cross_view_entropy(targets_TBK: Tensor, logits_SBK: Tensor, temperature: flo
     return pairs_TS[~same].mean() / logits_SBK.shape[1]
 
 
+def all_views_entropy(targets_BK: Tensor, logits_VBK: Tensor, temperature: float) -> Tensor:
+    """Mean of CE(t, softmax(s / temperature)) over samples and views, all with one target each.
+
+    >>> all_views_entropy(torch.full((3, 4), 0.25), torch.ones(2, 3, 4), 0.1)
+    tensor(1.3863)
+    """
+    log_p_VBK = (upcast(logits_VBK) / temperature).log_softmax(2)
+    return -(targets_BK * log_p_VBK).sum(2).mean()
+
+
 def hidden_token_entropy(
     targets_MK: Tensor, logits_MK: Tensor, mask_BN: Tensor, temperature: float
 ) -> Tensor:

@@ -76,7 +76,7 @@ class Distillation(Assigning):
         self.mask_token = nn.Parameter(torch.zeros(encoder.token_width)) if filled else None
 
     def followed(self) -> Mapping[Teacher, nn.Module]:
-        return {self.teacher: self.encoder}
+        return {**super().followed(), self.teacher: self.encoder}
 
     def views(self) -> ViewSpec:
         """Two full views, with hidden tokens where patches count, then the small ones."""
