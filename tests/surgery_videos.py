@@ -22,7 +22,7 @@ def encode(path, frames, rate=5, codec="mpeg4"):
     return path
 
 
-def surgery(path, phases, rate=5, seconds=4, side=SIDE, seed=0):
+def surgery(path, phases, rate=5, seconds=4, side=SIDE, seed=0, codec="mpeg4"):
     """A video that shows each of ``phases`` for so many seconds; returns that of each frame."""
     rng = np.random.default_rng(seed)
     phase_T = np.repeat(phases, rate * seconds)
@@ -30,7 +30,7 @@ def surgery(path, phases, rate=5, seconds=4, side=SIDE, seed=0):
         np.clip(COLOURS[k] + rng.normal(0, 12, (side, side, 3)), 0, 255).astype(np.uint8)
         for k in phase_T
     )
-    encode(path, frames, rate)
+    encode(path, frames, rate, codec)
     return phase_T
 
 

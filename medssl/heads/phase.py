@@ -4,7 +4,8 @@ Two stages. First the encoder learns with a linear layer on single frames (the c
 unless it is frozen. Then its global vectors of all frames, at a fixed rate, are computed once, and
 a network over time learns on whole videos: cross-entropy of every stage plus ``smoothing`` times
 :func:`medssl.heads._temporal.smoothing_loss` (TeCNO, Czempiel et al. 2020; MS-TCN, Farha and Gall
-2019). Frames without a phase (-1) cost nothing in either.
+2019). Frames without a phase (-1) cost nothing in either. The number of steps does not depend on
+that of videos: with few of them each is seen more often.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ from medssl.heads._temporal import TemporalConfig, TemporalNetwork, smoothing_lo
 class Config(classification.Config):
     """Options of the phase head; those of the classification head are for its first stage."""
 
+    fps: float = Field(default=1.0, gt=0)
+    """Frames of a video per second that are looked at."""
+    phases: tuple[str, ...] = ()
+    """Names in the order of their numbers, and no others; default: those of the labels."""
     temporal: TemporalConfig = TemporalConfig()
     smoothing: float = Field(default=0.15, ge=0)
     """Weight of the smoothing loss."""
-    temporal_passes: int = Field(default=400, ge=1)
-    """How often the network over time sees each training video."""
+    temporal_steps: int = Field(default=4_000, ge=1)
+    """Steps of the network over time, one video each; TeCNO: 16 000 (400 passes over 40 videos)."""
     temporal_lr: float = Field(default=7e-4, gt=0)
     """Its learning rate, constant (Adam)."""
 

@@ -27,6 +27,10 @@ from medssl.heads.classification import ClassificationModel, Classifier
 class Config(HeadConfig):
     """Options of the tool head."""
 
+    fps: float = Field(default=1.0, gt=0)
+    """Frames of a video per second that are looked at."""
+    tools: tuple[str, ...] = ()
+    """Names in the order of their numbers, and no others; default: those of the labels."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the global vector's entries that is dropped in training."""
     class_weights: Literal["balanced", "none"] = "balanced"

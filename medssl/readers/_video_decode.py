@@ -44,11 +44,7 @@ def opened(
     import av
 
     av.logging.set_level(av.logging.PANIC)
-    limits = {
-        "format_whitelist": container,
-        "protocol_whitelist": "file",
-        "codec_whitelist": ",".join(CODECS),
-    }
+    limits = limits_of(container)
     target = f"file:{source}" if isinstance(source, str) else source
     if not isinstance(source, str):
         source.seek(0)
@@ -58,13 +54,27 @@ def opened(
         what = f"the video container cannot be opened ({type(error).__name__})"
         raise ReadError("bad_container", what) from None
     with file:
-        usable = (s for s in file.streams.video if number in {None, s.index})
-        stream = next((s for s in usable if number is not None or not is_cover(s)), None)
-        if stream is not None and stream.codec_context is not None:
-            context = stream.codec_context
-            context.thread_count = 1  # so that an error belongs to the packet just sent
-            context.options = {"err_detect": "crccheck+explode", "max_pixels": str(MAX_PIXELS)}
-        yield file, stream
+        yield file, chosen_stream(file, number)
+
+
+def limits_of(container: str) -> dict[str, str]:
+    """Options of FFmpeg: the named demuxer, listed decoders and local files, nothing else."""
+    return {
+        "format_whitelist": container,
+        "protocol_whitelist": "file",
+        "codec_whitelist": ",".join(CODECS),
+    }
+
+
+def chosen_stream(file: InputContainer, number: int | None = None) -> VideoStream | None:
+    """One video stream, by number or the first that is no cover picture; its decoder is strict."""
+    usable = (s for s in file.streams.video if number in {None, s.index})
+    stream = next((s for s in usable if number is not None or not is_cover(s)), None)
+    if stream is not None and stream.codec_context is not None:
+        context = stream.codec_context
+        context.thread_count = 1  # so that an error belongs to the packet just sent
+        context.options = {"err_detect": "crccheck+explode", "max_pixels": str(MAX_PIXELS)}
+    return stream
 
 
 def is_cover(stream: VideoStream) -> bool:

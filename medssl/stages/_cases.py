@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medssl.archive.datasets import is_label_path
 from medssl.archive.scan import Scan, scan_folder
 from medssl.core.errors import ReadError, UsageError
-from medssl.core.geometry import GRID_TOLERANCE_MM, grid_distance_mm
+from medssl.core.geometry import GRID_TOLERANCE_MM, Kind, grid_distance_mm
 from medssl.readers._base import Found, Refused
 from medssl.readers._dispatch import group_headers, read_header
 
@@ -42,12 +42,15 @@ class Case:
 
 
 def scan_input(
-    path: Path, progress: Callable[[int, int], None] | None = None, *, pictures: bool = False
+    path: Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    kinds: Collection[Kind] = ("volume",),
 ) -> tuple[Scan, Counter[str]]:
     """What a folder or a single file holds, and what is skipped without complaint.
 
-    Label maps (see :func:`is_label_path`), DICOM SEG and RTSTRUCT are no scans to predict;
-    pictures are some only where the model takes ``pictures``, clips never.
+    Label maps (see :func:`is_label_path`), DICOM SEG and RTSTRUCT are no scans to predict, nor is
+    what is of none of the ``kinds``.
 
     Raises:
         UsageError: the path does not exist.
@@ -60,7 +63,6 @@ def scan_input(
         raise UsageError("the input does not exist", where=str(path))
     skipped: Counter[str] = Counter(scan.ignored)
     taken = []
-    kinds = {"volume", "image"} if pictures else {"volume"}
     for one in scan.found:
         if one.role == "label" or is_label_path(Path(one.files[0]).relative_to(scan.root)):
             skipped["label"] += 1
@@ -77,7 +79,8 @@ def group_channels(
 ) -> tuple[list[Channels], list[Refused]]:
     """Scans with as many channels as the model wants, and those that have not.
 
-    Grey and colour pictures fit both where the contract turns them into ``picture_channels``.
+    Grey and colour pictures and videos fit both where the contract turns them into
+    ``picture_channels``.
     """
     ready: list[Channels] = []
     refused: list[Refused] = []
@@ -111,8 +114,8 @@ def name_cases(
 ) -> list[Case]:
     """Cases with names that differ from each other, upper and lower case apart too.
 
-    A NIfTI or a picture is named by its path below ``root``, a DICOM series by its folder and
-    series number; names that several scans would share get the record id at the end.
+    A NIfTI, a picture or a video is named by its path below ``root``, a DICOM series by its folder
+    and series number; names that several scans would share get the record id at the end.
     """
     ids = [record_id(channels) for channels in scans]
     names = ids if hashed_names else [_name(channels, root) for channels in scans]
@@ -141,7 +144,8 @@ def _scan_file(path: Path) -> Scan:
 
 
 def _matched(one: Found, picture_channels: int | None) -> bool:
-    return picture_channels is not None and one.geometry.kind == "image" and one.shape[0] in (1, 3)
+    flat = one.geometry.kind in {"image", "clip"}
+    return picture_channels is not None and flat and one.shape[0] in (1, 3)
 
 
 def _channel_problem(numbered: dict[int, Found], in_channels: int) -> str | None:
@@ -163,7 +167,7 @@ def _channel_problem(numbered: dict[int, Found], in_channels: int) -> str | None
 def _name(channels: Channels, root: Path) -> str:
     first = channels[0]
     folder = Path(first.files[0]).parent.relative_to(root)
-    if first.geometry.kind == "image":
+    if first.geometry.kind == "image" or first.format == "video":
         return (folder / Path(first.files[0]).stem).as_posix()
     if first.format == "dicom":
         name = folder.as_posix() if folder.parts else root.name

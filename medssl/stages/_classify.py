@@ -17,9 +17,10 @@ from medssl.core.errors import ReadError, UsageError
 from medssl.core.geometry import cut_axis
 from medssl.core.seeding import generator
 from medssl.encoders._base import Encoder
-from medssl.encoders.card import Card, load_card, save_model
+from medssl.encoders.card import Card
 from medssl.evaluation.classification import auroc, balanced_accuracy
 from medssl.inference.sliding import predict_probabilities
+from medssl.stages._best import best_so_far, keep_best
 from medssl.stages._kinds import VALIDATION_FROM, Cases, Judge, Kind, Stored, wanted_patients
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class ClassMonitor:
 
     def __init__(self, store: Store, val: Sequence[Stored], card: Card, out: Path) -> None:
         self.store, self.val, self.card, self.out = store, val, card, out
-        self.best = _best_so_far(out)
+        self.best = best_so_far(out, ("val_auroc", "val_balanced_accuracy"))
 
     def __call__(self, step: int, task: nn.Module) -> Mapping[str, float]:
         task.eval()
@@ -87,9 +88,7 @@ class ClassMonitor:
         found = scores(target_N, p_NK)
         if not self.best or _rank(found) > _rank(self.best):
             self.best = found
-            provenance = {**self.card.provenance, "best_step": step, **found}
-            card = self.card.model_copy(update={"provenance": provenance})
-            save_model(self.out / "model_best", card, dict(model.named_children()))
+            keep_best(self.out, self.card, step, found, model)
         return found
 
     def _case(self, model: nn.Module, one: Stored) -> npt.NDArray[np.float32]:
@@ -118,15 +117,6 @@ def scores(target_N: npt.NDArray[np.int64], p_NK: npt.NDArray[Any]) -> dict[str,
 
 def _rank(found: Mapping[str, float]) -> tuple[float, float]:
     return found.get("val_auroc", 0.0), found["val_balanced_accuracy"]
-
-
-def _best_so_far(out: Path) -> dict[str, float]:
-    try:
-        card, _ = load_card(out / "model_best")
-    except UsageError:
-        return {}
-    known = ("val_auroc", "val_balanced_accuracy")
-    return {key: float(card.provenance[key]) for key in known if key in card.provenance}
 
 
 def choose_cases(labelled: LabelledClasses, config: FinetuneConfig) -> Cases:

@@ -110,10 +110,10 @@ def auto_crop(entries: Sequence[Shaped], encoder: Encoder) -> tuple[int, ...]:
         median = sorted(shape[axis] for shape in shapes)[len(shapes) // 2]
         cap = max(caps[encoder.kind][axis] // multiple, 1) * multiple
         sides.append(min(-(-median // multiple) * multiple, cap))
-    return _accepted(tuple(sides), encoder)
+    return accepted(tuple(sides), encoder)
 
 
-def _accepted(crop: tuple[int, ...], encoder: Encoder) -> tuple[int, ...]:
+def accepted(crop: tuple[int, ...], encoder: Encoder) -> tuple[int, ...]:
     """The crop, or a larger one where the encoder needs it: small pictures are padded."""
     for more in range(_LARGER):
         larger = tuple(s + more * m for s, m in zip(crop, encoder.size_multiple, strict=True))

@@ -13,13 +13,16 @@ import rich
 from medssl.archive._digest import pixel_hash
 from medssl.archive._pool import map_items, usable_cpus
 from medssl.archive.cases import Case
+from medssl.archive.clips import ClipStream, plan_clip
 from medssl.archive.identity import hash_id, load_salt
 from medssl.archive.labelled import Labelled, read_case
+from medssl.archive.labelled_videos import VideoCase
 from medssl.archive.quarantine import Ledger
 from medssl.archive.store import STORE_CHUNK, Store
 from medssl.core.errors import MedsslError, ReadError, ResourceError
 from medssl.core.preprocess import prepare, prepare_labels
 from medssl.core.runlog import Run
+from medssl.readers._dispatch import sample
 
 if TYPE_CHECKING:
     from medssl.stages.finetune import FinetuneConfig
@@ -71,6 +74,8 @@ class Preparation:
     store: Store
 
     def __call__(self, case: Case) -> tuple[str, ...]:
+        if isinstance(case, VideoCase):
+            return self._video(case)
         try:
             array, geometry, labels = read_case(case, self.labelled)
         except ResourceError as error:  # one file beyond the cap, not a machine without memory
@@ -82,10 +87,7 @@ class Preparation:
         except ReadError as error:
             error.where = str(case.images[0])
             raise
-        if len(prepared.array) != len(self.labelled.channels):
-            what = f"{len(prepared.array)} channels, the data set has {len(self.labelled.channels)}"
-            fix = "give match_channels=true to use grey and colour pictures together"
-            raise ReadError("channel_mismatch", what, where=str(case.images[0]), fix=fix)
+        self._check_channels(case, len(prepared.array))
         key, pixels = case_key(self.store, self.labelled, case), pixel_hash(array)
         if labels is None:  # a class, or nothing: it is no matter of voxels
             self.store.put(key, prepared, pixels)
@@ -93,6 +95,25 @@ class Preparation:
         classes = np.searchsorted(sorted(self.labelled.labels), labels.labels_DHW)
         self.store.put(key, prepared, pixels, prepare_labels(classes, geometry, contract))
         return labels.flags
+
+    def _video(self, case: VideoCase) -> tuple[str, ...]:
+        """Frames at the contract's rate, in pieces; remarks of the reader."""
+        try:
+            [found] = case.records()
+            clip = sample(found)
+            plan = plan_clip(clip, found.dtype, self.store.contract)
+            self._check_channels(case, plan.channels)
+            self.store.put_clip(case_key(self.store, self.labelled, case), ClipStream(clip, plan))
+        except ReadError as error:
+            error.where = error.where or str(case.images[0])
+            raise
+        return found.flags
+
+    def _check_channels(self, case: Case, channels: int) -> None:
+        if channels != len(self.labelled.channels):
+            what = f"{channels} channels, the data set has {len(self.labelled.channels)}"
+            fix = "give match_channels=true to use grey and colour pictures together"
+            raise ReadError("channel_mismatch", what, where=str(case.images[0]), fix=fix)
 
 
 def case_key(store: Store, labelled: Labelled, case: Case) -> str:

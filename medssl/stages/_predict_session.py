@@ -16,6 +16,7 @@ from medssl.archive.build import record_id_of
 from medssl.archive.identity import load_salt
 from medssl.archive.quarantine import Ledger
 from medssl.core.errors import NothingUsableError, ReadError, ResourceError
+from medssl.core.geometry import Kind
 from medssl.core.runlog import Run
 from medssl.encoders.card import Card
 from medssl.inference.writers import write_label_names
@@ -55,10 +56,11 @@ class Session(ABC):
     def find(self, progress: Progress) -> None:
         """Scan the input; what cannot be a case goes to the ledger."""
         task = progress.add_task("scan", total=None)
+        assert self.config.input is not None  # else it is read online
         scan, self.skipped = scan_input(
             self.config.input,
             lambda done, total: progress.update(task, completed=done, total=total),
-            pictures=len(self.card.patch_size) == 2,
+            kinds=self.kinds,
         )
         groups, misfits = group_channels(
             scan.found, self.card.in_channels, self.card.contract.picture_channels
@@ -100,6 +102,11 @@ class Session(ABC):
             self.ledger.save()
             return
         self.case_s.append(time.perf_counter() - started_s)
+
+    @property
+    def kinds(self) -> Collection[Kind]:
+        """What the model takes: volumes, and with an image encoder pictures."""
+        return ("volume", "image") if len(self.card.patch_size) == 2 else ("volume",)
 
     @abstractmethod
     def begin(self) -> None:

@@ -14,9 +14,11 @@ import yaml
 
 from medssl.core.errors import UsageError
 from medssl.core.runlog import write_bytes
+from medssl.readers._video_live import STDIN
 
 if TYPE_CHECKING:
     from medssl.stages.predict import PredictConfig
+
 
 # A resumed run must not mix results that these would make different.
 _FIXED = ("model", "overlap", "hashed_names", "format")
@@ -40,8 +42,10 @@ def device_of(asked: str) -> str:
 def refuse_overlap(config: PredictConfig) -> None:
     """Results may not land among the scans, nor may --overwrite delete scans or the model."""
     out = config.out.resolve()
-    scans, model = config.input.resolve(), config.checkpoint.resolve()
-    if out.is_relative_to(scans) or scans.is_relative_to(out):
+    source = config.input or config.online
+    scans = None if source in (None, STDIN) else Path(source).resolve()
+    model = config.checkpoint.resolve()
+    if scans and (out.is_relative_to(scans) or scans.is_relative_to(out)):
         fix = "choose an --out beside the input"
         raise UsageError("the output and the input overlap", where=str(config.out), fix=fix)
     if out.is_relative_to(model) or model.is_relative_to(out):

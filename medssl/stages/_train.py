@@ -37,7 +37,7 @@ from medssl.training.schedule import LoopConfig
 
 # Fields that may differ between a run and its continuation.
 _FREE_FIELDS = {
-    "data", "out", "store", "init", "continue_from", "workers", "devices", "accelerator",
+    "data", "labels", "out", "store", "init", "continue_from", "workers", "devices", "accelerator",
     "strategy", "log_every", "resume", "overwrite", "quiet", "health", "stop_on_collapse",
 }  # fmt: skip
 
@@ -194,7 +194,9 @@ def train(training: Training, monitors: Iterable[Monitor] = ()) -> TaskModule:
     if ema:
         ema.module.to(fabric.device)
     task: Any = training.task
-    groups = by_depth(task.param_groups(), task.encoder, config.layer_decay)
+    groups = task.param_groups()
+    if config.layer_decay < 1:
+        groups = by_depth(groups, task.encoder, config.layer_decay)
     optimizer = build_optimizer(groups, config)
     loop = Loop(fabric, training.task, optimizer, config, config, ema=ema)
     config_hash = config_digest(config, training.identity)

@@ -1,4 +1,4 @@
-"""``medssl finetune``: a segmentation or classification model from a few labelled patients."""
+"""``medssl finetune``: a model from a few labelled patients: segments, classes, phases, tools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from medssl.archive.store import Store
 from medssl.core.config import Component, validate
-from medssl.core.errors import NothingUsableError
+from medssl.core.errors import NothingUsableError, UsageError
 from medssl.core.registry import ENCODERS, HEADS
 from medssl.core.runlog import Run
 from medssl.encoders._base import Decoder
@@ -16,6 +16,7 @@ from medssl.encoders.card import Card, load_card, save_model
 from medssl.stages import _train
 from medssl.stages._classify import Classification
 from medssl.stages._data import ViewDataset, auto_crop
+from medssl.stages._finetune_video import TASKS, finetune_videos
 from medssl.stages._init import load_init
 from medssl.stages._kinds import Kind, Stored
 from medssl.stages._labelled_store import case_key, fill_store
@@ -31,6 +32,9 @@ class FinetuneConfig(_train.TrainConfig):
     """Options of ``medssl finetune``."""
 
     task: Component = Component(name="segmentation")
+    labels: Path | None = None
+    """Of videos: a label file, a table or a folder of label files; default: what lies in ``data``.
+    """
     init: Path | None = None
     """Run of ``medssl pretrain`` (or finetune) to start from."""
     encoder: Component | None = None  # type: ignore[assignment]
@@ -55,6 +59,15 @@ def run(config: FinetuneConfig) -> Run:
         InterruptedRunError: on SIGINT or SIGTERM, after a checkpoint.
     """
     HEADS.module(config.task.name)  # names the nearest one if there is none
+    if config.task.name in TASKS:
+        return finetune_videos(config)
+    if config.labels is not None:
+        what = "labels are of videos, for the tasks phase and tools"
+        raise UsageError(what, fix="give images and labels as data")
+    return _on_records(config)
+
+
+def _on_records(config: FinetuneConfig) -> Run:
     fabric = _train.launch(config)
     run = _train.open_run("finetune", config, fabric)
     kind = _KINDS[config.task.name]()

@@ -14,6 +14,10 @@ names the patient as its scan does, hold ids only.
 With a classification model there is one result: ``classes.csv``, a row per record id with the
 predicted class and the probability of each class (mean over windows that cover the whole record,
 see :func:`medssl.inference.sliding.predict_probabilities`).
+
+With a phase or tool model videos are read: ``<name>_phases.csv`` and ``<name>_phases.png``, or
+``<name>_tools.csv``, see :mod:`medssl.stages._predict_video`; with ``online`` one video while it is
+being recorded, see :mod:`medssl.stages._online`.
 """
 
 from __future__ import annotations
@@ -30,23 +34,30 @@ from medssl.core.errors import UsageError
 from medssl.core.registry import HEADS
 from medssl.core.runlog import Run
 from medssl.encoders.card import Card, load_card
+from medssl.stages._online import predict_online
 from medssl.stages._predict_case import Format
 from medssl.stages._predict_classes import ClassSession
 from medssl.stages._predict_segments import SegmentationSession
 from medssl.stages._predict_session import Session
 from medssl.stages._predict_setup import device_of, refuse_overlap
+from medssl.stages._predict_video import PhaseSession, ToolSession
 
 _SESSIONS: dict[str, type[Session]] = {
     "segmentation": SegmentationSession,
     "classification": ClassSession,
+    "phase": PhaseSession,
+    "tools": ToolSession,
 }
 
 
 class PredictConfig(Config):
     """What to predict, with what."""
 
-    input: Path
+    input: Path | None = None
     """Folder of scans, or one file."""
+    online: str | None = None
+    """Instead of ``input``: a video that is still being written, a named pipe, or ``-`` for
+    standard input."""
     out: Path
     checkpoint: Path
     """Run folder of finetune."""
@@ -58,6 +69,8 @@ class PredictConfig(Config):
     """``cpu``, ``cuda``, ``cuda:1``; ``auto`` takes a GPU where there is one."""
     format: Format | None = None
     """``nifti``, ``dicom-seg`` or ``both``; default: NIfTI, plus DICOM SEG for DICOM scans."""
+    patience_s: float = Field(default=10.0, gt=0)
+    """Online: a file that has not grown for so long is at its end."""
     hashed_names: bool = False
     """Name results by record id instead of by the scan's path."""
     resume: bool = False
@@ -72,13 +85,17 @@ def run(config: PredictConfig) -> Run:
         NothingUsableError: no scan could be predicted.
         ResourceError: disk full, or every scan ran out of memory.
     """
+    if (config.input is None) == (config.online is None):
+        raise UsageError("predict needs one of input and online", fix="medssl predict -i FOLDER")
     refuse_overlap(config)
     device = device_of(config.device)
     model, card = load_model(config.checkpoint, device)
     session_of = _SESSIONS[card.head or ""]
-    if session_of is ClassSession and config.format is not None:
-        what = "format is for label maps; this model gives classes"
-        raise UsageError(what, fix="leave it out: classes.csv is written")
+    if session_of is not SegmentationSession and config.format is not None:
+        what = "format is for label maps; this model gives none"
+        raise UsageError(what, fix="leave it out: a table is written")
+    if config.online is not None:
+        return predict_online(config, model, card, device)
     finished = Run.open("predict", config.out, resume=config.resume, overwrite=config.overwrite)
     session = session_of(finished, config, model, card, device)
     with Progress(transient=True, disable=not rich.get_console().is_terminal) as progress:

@@ -1,0 +1,123 @@
+"""``medssl predict`` on videos: phases with a ribbon, or tools, of each frame at the model's rate.
+
+``<name>_phases.csv`` has a row per frame: ``time_s``, ``phase`` and its ``probability``;
+``<name>_phases.png`` shows them along time. ``<name>_tools.csv`` has a probability per tool.
+Videos are decoded in pieces: six hours take no more memory than one.
+
+T frames, K phases or tools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from medssl.archive.clips import ClipStream, plan_clip
+from medssl.archive.tracks import TABLE_ENDING
+from medssl.core.errors import ReadError, ResourceError
+from medssl.core.geometry import Kind
+from medssl.heads.phase import PhaseModel
+from medssl.inference.ribbon import write_ribbon
+from medssl.inference.writers import write_table
+from medssl.readers._dispatch import sample
+from medssl.stages._cases import Case
+from medssl.stages._predict_session import Session
+from medssl.stages._video_frames import centre, features
+
+PHASE_COLUMNS = ("time_s", "phase", "probability")
+_TOOLS_ENDING = "_tools.csv"
+
+
+class VideoSession(Session):
+    """Frames of each video at the rate of the model."""
+
+    ending: str
+
+    @property
+    def kinds(self) -> Collection[Kind]:
+        return ("clip",)
+
+    def begin(self) -> None:
+        """No table of all cases."""
+
+    def begin_tables(self, kept: Collection[str]) -> None:
+        """No table of all cases."""
+
+    def result_of(self, case: Case) -> str:
+        return f"{case.name}{self.ending}"
+
+    def is_complete(self, case: Case) -> bool:
+        return (self.out / self.result_of(case)).is_file()
+
+    def frames(self, case: Case) -> tuple[npt.NDArray[np.float64], Iterator[torch.Tensor]]:
+        """Times of a video's frames, and the frames as the model takes them, some at a time.
+
+        Raises:
+            ReadError: it cannot be read; the iterator raises it too.
+        """
+        [found] = case.channels
+        clip = sample(found)
+        try:
+            plan = plan_clip(clip, found.dtype, self.card.contract)
+        except ResourceError as error:
+            raise ReadError("too_large", error.what, fix=error.fix) from error
+        if plan.times_s is None:
+            raise ReadError("times_unknown", "the video does not say when its frames were shown")
+        return plan.times_s, self._pieces(ClipStream(clip, plan))
+
+    def _pieces(self, stream: ClipStream) -> Iterator[torch.Tensor]:
+        scale = 255 if stream.dtype == np.uint8 else 1
+        fill = (0.0,) * stream.shape[0]
+        for piece in stream.pieces(1):
+            x_CTHW = centre(piece.astype(np.float32) / scale, self.card.patch_size, fill)
+            yield from torch.from_numpy(x_CTHW).transpose(0, 1).split(self.window.batch_windows)
+
+    def path_of(self, case: Case) -> Path:
+        """Where the table of a case goes; its folder is there."""
+        path = self.out / self.result_of(case)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+class PhaseSession(VideoSession):
+    """A phase per frame."""
+
+    ending = TABLE_ENDING
+
+    def write(self, case: Case) -> None:
+        assert isinstance(self.model, PhaseModel)
+        times_s, frames = self.frames(case)
+        device = torch.device(self.window.device)
+        seen_TD = torch.from_numpy(features(self.model.encoder, frames, device))
+        with torch.inference_mode():
+            p_TK = self.model.probabilities(seen_TD.to(device)).cpu().numpy()
+        phase_T, names = p_TK.argmax(1), tuple(self.card.labels.values())
+        path = self.path_of(case)
+        write_ribbon(path.with_suffix(".png"), times_s, phase_T, names)
+        rows = zip(times_s, phase_T, p_TK.max(1), strict=True)
+        write_table(path, [PHASE_COLUMNS, *(phase_row(t, names[k], p) for t, k, p in rows)])
+
+
+class ToolSession(VideoSession):
+    """A probability per frame and tool."""
+
+    ending = _TOOLS_ENDING
+
+    def write(self, case: Case) -> None:
+        times_s, frames = self.frames(case)
+        with torch.inference_mode():
+            found = [self.model(x.to(self.window.device)).sigmoid().cpu() for x in frames]
+        p_TK = torch.cat(found).numpy()
+        header = ("time_s", *self.card.labels.values())
+        rows = zip(times_s, p_TK, strict=True)
+        table = [(f"{t:.3f}", *(f"{p:.4f}" for p in p_K)) for t, p_K in rows]
+        write_table(self.path_of(case), [header, *table])
+
+
+def phase_row(time_s: float, phase: str, probability: float) -> tuple[str, str, str]:
+    """One row of ``<name>_phases.csv``."""
+    return f"{time_s:.3f}", phase, f"{probability:.4f}"
