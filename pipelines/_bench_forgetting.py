@@ -1,6 +1,6 @@
 """Phantoms of two scanners, and what a pretrained run still knows of the first one.
 
-B batch, C channels, N tokens.
+B batch, C channels, N tokens of a slice.
 """
 
 from __future__ import annotations
@@ -31,8 +31,13 @@ from medssl.objectives._parts.patches import patchify
 from medssl.training.checkpoint import load_newest
 
 Array = npt.NDArray[Any]
-CROP = (16, 32, 32)
-TRAIN, LABELLED, TESTED, VIEWS = 16, 8, 10, 8
+# Slices and patches: a transformer has to know contrast to fill them, a small network that sees
+# volumes fills hidden blocks from their neighbours and forgot nothing.
+ENCODER: dict[str, Any] = {"encoder": "timm/test_vit", "encoder.patch_size": 8}
+CROP = (48, 48)
+TRAIN, LABELLED, TESTED, VIEWS = 16, 8, 10, 24
+# Slices nearer than this to the end of a scan are not measured on.
+_MARGIN = 8
 RIDGE = 10.0
 # Signal of the first scanner -> of the second: tissues change places, as between sequences.
 _CONTRAST = (
@@ -132,13 +137,18 @@ def _task(run: Path) -> Any:
 
 
 def _tokens_and_shares(encoder: Encoder, case: Case) -> tuple[Array, Array]:
-    """Token vectors (N, D) of a whole scan, and the share of each organ in them (N, K)."""
-    size = tuple(case.x.shape[1:])
+    """Token vectors (N, D) of the slices of a scan, and the share of each organ in them (N, K)."""
+    slices = slice(_MARGIN, -_MARGIN)
+    x_SCHW = case.x[:, slices].transpose(0, 1)
     with torch.no_grad():
-        tokens = encoder.tokens(encoder(case.x[None]), size)[0]
-    organs = np.stack([case.labels_DHW == label for label in LABELS if label])
-    shares = patchify(torch.from_numpy(organs)[:, None].float(), encoder.token_size).mean(2)
-    return tokens.double().numpy(), shares.T.double().numpy()
+        tokens = encoder.tokens(encoder(x_SCHW), tuple(x_SCHW.shape[2:]))
+    organs = torch.from_numpy(case.labels_DHW[slices])[:, None]
+    shares = [
+        patchify((organs == label).float(), encoder.token_size).mean(2).flatten()
+        for label in LABELS
+        if label
+    ]
+    return tokens.flatten(0, 1).double().numpy(), torch.stack(shares, 1).double().numpy()
 
 
 def _encoder(run: Path) -> Encoder:
@@ -149,13 +159,15 @@ def _encoder(run: Path) -> Encoder:
 
 
 def _views(encoder: Encoder, case: Case, number: int) -> Mapping[str, Any]:
-    """Crops around the middle of the body with their masks, the same for every run."""
+    """Crops of slices with their masks, the same for every run."""
     views = []
     for view in range(VIEWS):
         rng = generator(1, f"view {view}", number)
-        room = [side - crop for side, crop in zip(case.x.shape[1:], CROP, strict=True)]
-        start = [int(rng.integers(free // 4, free - free // 4 + 1)) for free in room]
-        d, h, w = (slice(a, a + side) for a, side in zip(start, CROP, strict=True))
+        depth, *plane = case.x.shape[1:]
+        d = int(rng.integers(_MARGIN, depth - _MARGIN))
+        free = [side - crop + 1 for side, crop in zip(plane, CROP, strict=True)]
+        start = [int(rng.integers(room)) for room in free]
+        h, w = (slice(a, a + side) for a, side in zip(start, CROP, strict=True))
         mask = torch.from_numpy(random_mask(rng, encoder.grid(CROP), 0.75))
         views.append({"x": case.x[:, d, h, w], "tissue": case.tissue[:, d, h, w], "mask": mask})
     return {"views": [{key: torch.stack([v[key] for v in views]) for key in views[0]}]}
