@@ -94,7 +94,7 @@ def finetune(
 
 
 def predict(
-    input: StrPath,  # noqa: A002 - the name of the option
+    input: StrPath | None = None,  # noqa: A002 - the name of the option
     *,
     out: StrPath,
     checkpoint: StrPath,
@@ -102,6 +102,8 @@ def predict(
     **more: Any,
 ) -> Run:
     """Apply a fine-tuned model to every scan of a folder; results lie on the scan's grid.
+
+    ``online`` instead of ``input`` names a video that is still being recorded.
 
     Raises:
         NothingUsableError: no scan found.
