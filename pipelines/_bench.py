@@ -71,6 +71,15 @@ def peak_mb(command: list[str]) -> float:
     return peak
 
 
+def own_processor_s() -> float:
+    """Processor time of this process and all below it that live, in seconds."""
+    ran_ns = 0
+    for pid in _family(os.getpid()):
+        for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            ran_ns += int(task.read_text(encoding="ascii").split()[0])
+    return ran_ns / 1e9
+
+
 def _family(pid: int) -> list[int]:
     """The process and all below it."""
     found = [pid]
