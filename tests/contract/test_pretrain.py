@@ -6,11 +6,20 @@ from medssl.core.registry import OBJECTIVES
 from medssl.encoders.card import assert_reloads, load_card
 from medssl.stages import pretrain
 from medssl.stages.pretrain import PretrainConfig
+from pipelines._video_files import encode
 from tests.objectives.teachers import teacher_run
-from tests.objectives.tiny import ENCODERS, config_of, encoders_of
+from tests.objectives.tiny import CLIPS, ENCODERS, config_of, encoders_of
 from tests.training_archive import write_images
 
 pytestmark = pytest.mark.slow
+
+
+def write_clips(folder, count=8):
+    """Videos of one second."""
+    folder.mkdir()
+    for number in range(count):
+        encode(folder / f"clip{number}.avi", 25, size=(48, 160), codec="mpeg4")
+    return folder
 
 
 def pretrained(name, out, **options):
@@ -18,9 +27,11 @@ def pretrained(name, out, **options):
     encoder = encoders_of(name)[0]
     crop, kept = ENCODERS[encoder]
     values = {**config_of(name).model_dump(mode="json"), **options}
+    clips = encoder == CLIPS
     config = PretrainConfig(
-        data=write_images(out.parent / "scans"),
+        data=(write_clips if clips else write_images)(out.parent / "scans"),
         out=out,
+        channels=3 if clips else 1,
         objective={"name": name, **values},
         encoder={"name": encoder, **kept},
         crop=crop,
