@@ -154,8 +154,8 @@ def _note(rows: list[dict[str, Any]]) -> str:
         f"{LABELLED} more scans. Forgotten: how much worse after B than before. {len(rows)} seeds "
         f"({seeds}); 95 % bootstrap intervals over seeds and patients, paired. Chosen on seed 10: "
         "the network, as `resenc-xs` on volumes forgot nothing within 300 steps of B, nor within "
-        "200 of a B with A's contrast inverted. This one's error rose from 0.76 to 0.87 in 400 steps of B "
-        "after 1,200 of A, at the constant rate; the cosine was not looked at there."
+        "200 of a B with A's contrast inverted. This one's error rose from 0.76 to 0.87 in 400 "
+        "steps of B after 1,200 of A, at the constant rate; the cosine was not looked at there."
     )
 
 
