@@ -24,6 +24,15 @@ def test_labelled_phantoms_are_bodies_in_hounsfield_units(tmp_path):
     assert json.loads((folder / "dataset.json").read_text())["modality"] == {"0": "CT"}
 
 
+def test_cases_of_a_folder_follow_its_split(tmp_path):
+    split = {"train": ["h_001", "h_002", "h_004"], "test": ["h_007", "h_009", "h_010"]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    cases = cases_of(tmp_path, tmp_path / "phantom", patients=8, tested=None)
+    assert cases.pool == {"h_001": ["h_001", "h_002"], "h_004": ["h_004"]}
+    assert cases.groups == {"h_007": "h_007", "h_009": "h_009", "h_010": "h_009"}
+    assert not (tmp_path / "phantom").exists()
+
+
 def test_there_are_enough_volumes_for_the_largest_number_of_labels():
     labelled = ct_anatomy.PATIENTS // 2
     assert labelled - labelled // 3 >= max(ct_anatomy.LABELS)
