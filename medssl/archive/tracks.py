@@ -27,7 +27,9 @@ import numpy.typing as npt
 from medssl.core.errors import UsageError
 from medssl.core.phases import NONE
 
-PHASE_ENDING, TOOL_ENDING, TABLE_ENDING = "-phase.txt", "-tool.txt", "_phases.csv"
+PHASE_ENDING, TOOL_ENDING = "-phase.txt", "-tool.txt"
+# What ``medssl predict`` writes: phases, and probabilities of tools, which are no labels.
+TABLE_ENDING, TOOLS_ENDING = "_phases.csv", "_tools.csv"
 _FRAME, _TIME = "frame", "time_s"
 _SEPARATOR = ";"
 # Steps that differ by less than this share are one step: times are rounded in files.

@@ -20,18 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from medssl.archive.labelled_videos import find_tracks
 from medssl.archive.tracks import TABLE_ENDING, Track
-from medssl.core.errors import MedsslError, NothingUsableError, UsageError
+from medssl.core.errors import NothingUsableError, UsageError
 from medssl.core.phases import CHOLEC80, NONE
 from medssl.evaluation.phase_summary import Video, summarise
-from medssl.stages._pairs import Pair, patients_of
+from medssl.stages._pairs import patients_of
+from medssl.stages._video_pairs import ROUNDED_S, in_seconds, pair_videos
 
 if TYPE_CHECKING:
     from medssl.stages.evaluate import EvaluateConfig
-
-# Times are rounded to milliseconds in files.
-_ROUNDED_S = 2e-3
 
 
 def evaluate_phases(config: EvaluateConfig) -> dict[str, Any]:
@@ -42,13 +39,13 @@ def evaluate_phases(config: EvaluateConfig) -> dict[str, Any]:
         MedsslError: a prediction without reference or a reference without prediction.
         NothingUsableError: no video, or no frame with a reference phase.
     """
-    pairs, tracks = _pairs(config)
+    pairs, tracks = pair_videos(config, TABLE_ENDING, tools=False)
     patients = patients_of(config.groups, pairs)
     predictions = [_read(pair.pred) for pair in pairs]
     names = _names(config, tracks, predictions)
     videos, lacks = [], []
     for pair, patient, track, read in zip(pairs, patients, tracks, predictions, strict=True):
-        video, missing_s = _video(pair.case, patient, _in_seconds(track, config.fps), read, names)
+        video, missing_s = _video(pair.case, patient, in_seconds(track, config.fps), read, names)
         if len(video.ref_T):
             videos.append(video)
             lacks.append(missing_s)
@@ -58,35 +55,6 @@ def evaluate_phases(config: EvaluateConfig) -> dict[str, Any]:
     for case, missing_s in zip(summary["cases"], lacks, strict=True):
         case["missing_s"] = missing_s
     return {**summary, "without_reference_phase": len(pairs) - len(videos)}
-
-
-def _pairs(config: EvaluateConfig) -> tuple[list[Pair], list[Track]]:
-    """Every prediction with the labels of the same name."""
-    if not config.pred.is_dir():
-        raise UsageError("the folder does not exist", where=str(config.pred))
-    files = {
-        file.relative_to(config.pred).as_posix().removesuffix(TABLE_ENDING): file
-        for file in sorted(config.pred.rglob(f"*{TABLE_ENDING}"))
-        if not file.name.startswith(".")
-    }
-    tracks = find_tracks(config.ref, tools=False)
-    if not files or not tracks:
-        what = f"no {'prediction' if tracks else 'reference'} of phases"
-        fix = f"files <name>{TABLE_ENDING}"
-        raise NothingUsableError(what, where=f"{config.pred}, {config.ref}", fix=fix)
-    taken: dict[str, Track] = {}
-    for track in tracks:
-        found = [n for n in files if track.video in (n, n.rpartition("/")[2])]
-        if len(found) != 1 or found[0] in taken:
-            what = "a reference has no prediction of the same name, or several"
-            raise MedsslError(what, where=track.video, fix="one prediction per video")
-        taken[found[0]] = track
-    left = sorted(files.keys() - taken.keys())
-    if left:
-        fix = "add it to the reference, or move the prediction away"
-        raise MedsslError("a prediction has no reference", where=str(files[left[0]]), fix=fix)
-    ordered = sorted(taken)
-    return [Pair(n, files[n], config.ref) for n in ordered], [taken[n] for n in ordered]
 
 
 def _read(path: Path) -> tuple[npt.NDArray[np.float64], list[str]]:
@@ -117,12 +85,6 @@ def _names(
     return CHOLEC80 if found <= set(CHOLEC80) else tuple(sorted(found))
 
 
-def _in_seconds(track: Track, fps: float) -> Track:
-    if track.clock == "time_s":
-        return track
-    return Track(track.video, "time_s", track.at_N / fps, track.values, track.code_N)
-
-
 def _video(
     name: str,
     patient: str,
@@ -144,7 +106,7 @@ def _video(
     number = {phase: k for k, phase in enumerate(names)} | {"": NONE}
     pred_N = np.array([number[phase] for phase in phases])
     place_T = np.searchsorted((times_s[:-1] + times_s[1:]) / 2, at_T)
-    near_T = np.abs(times_s[place_T] - at_T) <= step_s / 2 + _ROUNDED_S
+    near_T = np.abs(times_s[place_T] - at_T) <= step_s / 2 + ROUNDED_S
     pred_T = np.where(near_T, pred_N[place_T], NONE)
     there = ref_T != NONE
     missing_s = round(float((pred_T[there] == NONE).sum() * step_s), 3)

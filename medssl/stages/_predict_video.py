@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from medssl.archive.clips import ClipStream, plan_clip
-from medssl.archive.tracks import TABLE_ENDING
+from medssl.archive.tracks import TABLE_ENDING, TOOLS_ENDING
 from medssl.core.errors import ReadError, ResourceError
 from medssl.core.geometry import Kind
 from medssl.heads.phase import PhaseModel
@@ -29,7 +29,6 @@ from medssl.stages._predict_session import Session
 from medssl.stages._video_frames import centre, features
 
 PHASE_COLUMNS = ("time_s", "phase", "probability")
-_TOOLS_ENDING = "_tools.csv"
 
 
 class VideoSession(Session):
@@ -105,7 +104,7 @@ class PhaseSession(VideoSession):
 class ToolSession(VideoSession):
     """A probability per frame and tool."""
 
-    ending = _TOOLS_ENDING
+    ending = TOOLS_ENDING
 
     def write(self, case: Case) -> None:
         times_s, frames = self.frames(case)

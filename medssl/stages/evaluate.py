@@ -34,18 +34,20 @@ from medssl.core.runlog import Run, write_text
 from medssl.stages._evaluate_classes import evaluate_classes
 from medssl.stages._evaluate_labels import evaluate_labels
 from medssl.stages._evaluate_phases import evaluate_phases
+from medssl.stages._evaluate_tools import evaluate_tools
 
 _COMPARE = {
     "segmentation": evaluate_labels,
     "classification": evaluate_classes,
     "phase": evaluate_phases,
+    "tools": evaluate_tools,
 }
 
 
 class EvaluateConfig(Config):
     """What to compare."""
 
-    task: Literal["segmentation", "classification", "phase"]
+    task: Literal["segmentation", "classification", "phase", "tools"]
     pred: Path
     """Folder of predictions; of classes also the ``classes.csv`` itself."""
     ref: Path
@@ -56,7 +58,7 @@ class EvaluateConfig(Config):
     labels: dict[int, str] | None = None
     """Label values and names; without it every value that occurs, named by its number."""
     fps: float = Field(default=25.0, gt=0)
-    """Frames per second of reference phases that count frames, as Cholec80's do."""
+    """Frames per second of references of videos that count frames, as Cholec80's do."""
     groups: Path | None = None
     """CSV file with the columns case,patient; without it every case is its own patient."""
     overwrite: bool = False
