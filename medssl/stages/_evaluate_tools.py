@@ -2,8 +2,8 @@
 
 The prediction is a folder of ``<name>_tools.csv`` (``time_s`` and a probability per tool) as
 ``medssl predict`` writes them; the reference a folder of Cholec80's ``<name>-tool.txt``, or a
-table, see :mod:`medssl.archive.tracks`. Every reference row counts, with the prediction nearest in time; where
-none lies within half a step all tools score 0 (``missing_s`` of each case).
+table, see :mod:`medssl.archive.tracks`. Every reference row counts, with the prediction nearest in
+time; where none lies within half a step all tools score 0 (``missing_s`` of each case).
 
 N rows, K tools.
 """
