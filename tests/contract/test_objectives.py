@@ -50,7 +50,7 @@ REFUSED = {
     },
     **{
         (name, encoder): "learns from clips"
-        for name in ("discovr", "videomae", "vjepa")
+        for name in ("clip_order", "discovr", "speed", "videomae", "vjepa")
         for encoder in set(TINY) - {"video_vit-xs"}
     },
     ("image_volume", "video_vit-xs"): "takes an image encoder",

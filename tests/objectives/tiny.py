@@ -38,7 +38,7 @@ ENCODERS = {
 VOLUME, TOKENS, CLIPS = "resenc-xs", "vit3d-xs", "video_vit-xs"
 _PAIRS = ((TOKENS, VOLUME), ("timm/resnet18", "timm/vit_tiny_patch16_224"), (CLIPS,))
 RECORDS = 8
-SHAPES = {"image": (1, 44, 48), "volume": (22, 40, 24), "clip": (12, 32, 28)}
+SHAPES = {"image": (1, 44, 48), "volume": (22, 40, 24), "clip": (24, 32, 28)}
 FPS = 15
 # As many clusters as records are found at once, whatever the options; a queue counts once full.
 _FEW = {
@@ -54,6 +54,7 @@ _FEW = {
 _QUICKEST = {
     "alice": VOLUME, "local_global": VOLUME, "image_volume": "timm/resnet18",
     "discovr": CLIPS, "videomae": CLIPS, "vjepa": CLIPS,
+    "clip_order": CLIPS, "speed": CLIPS,
 }  # fmt: skip
 # Their teacher has the encoder of the student.
 _OWN_KIND = {"self_distill"}
