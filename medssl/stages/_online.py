@@ -49,6 +49,9 @@ from medssl.training.signals import StopRequest
 if TYPE_CHECKING:
     from medssl.stages.predict import PredictConfig
 
+# The network over time sees multiples of so many frames.
+_LENGTHS = 256
+
 
 def predict_online(config: PredictConfig, model: nn.Module, card: Card, device: str) -> Run:
     """Predict one stream until it ends or is interrupted.
@@ -153,7 +156,11 @@ class Recogniser:
         started_s = time.monotonic()
         self.kept.append(self.model.features(self._input(x_CHW).to(self.device))[0])
         self.encoder_s = time.monotonic() - started_s
-        p_K = self.model.probabilities(torch.stack(tuple(self.kept)))[-1]
+        kept_TD = torch.stack(tuple(self.kept))
+        # Filled up behind the newest frame, which a causal network does not see: libraries keep
+        # memory for every length that they meet.
+        filled_TD = nn.functional.pad(kept_TD, (0, 0, 0, -len(kept_TD) % _LENGTHS))
+        p_K = self.model.probabilities(filled_TD)[len(kept_TD) - 1]
         phase = int(p_K.argmax())
         return phase, float(p_K[phase])
 
