@@ -24,7 +24,7 @@ Loss:
 
 When to use:
     Ultrasound clips, of which no augmentation is safe, for features that are used frozen. Needs
-    the transformer ``video_vit``; a step costs about three of videomae. Watch ``teacher_entropy``
+    the transformer ``video_vit``; a step costs about five of videomae. Watch ``teacher_entropy``
     and ``mean_entropy`` in the log: both near 0 is collapse.
 
 Source:
