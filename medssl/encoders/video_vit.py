@@ -36,10 +36,8 @@ class VideoViT(ViT3D):
     def per_frame(self) -> VideoViT:
         """A new encoder of the same size whose tokens are patches of single frames."""
         variant, config = self._built_as
-        token_size = (1, *self.token_size[1:])
-        return VideoViT(
-            variant, config.model_copy(update={"token_size": token_size, "adapter": 0}), self.in_channels
-        )
+        changes = {"token_size": (1, *self.token_size[1:]), "adapter": 0}
+        return VideoViT(variant, config.model_copy(update=changes), self.in_channels)
 
 
 def build(variant: str, config: Config, in_channels: int) -> Encoder:
