@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from medssl.encoders.card import Card, save_model
 from medssl.heads._temporal import TemporalConfig, TemporalNetwork
 from medssl.heads.classification import Classifier
 from medssl.inference.ribbon import WIDTH_PX, band
+from medssl.stages._online import Clock
 from medssl.stages.predict import PredictConfig, run
 from tests.surgery_videos import encode, sound, surgery
 
@@ -180,6 +182,24 @@ def test_the_future_changes_no_row(checkpoint, tmp_path, video):
     rows, whole = table(a.out / "short_phases.csv"), table(b.out / "op_phases.csv")
     assert 8 <= len(rows) < 12
     assert rows == whole[: len(rows)]
+
+
+@pytest.mark.slow
+def test_two_hours_take_no_more_memory_than_ten_minutes(checkpoint, tmp_path, monkeypatch):
+    path = tmp_path / "long.ts"
+    small = noise(40, 32, 32)
+    encode(path, (small[n % 40] for n in range(2 * 7200)), rate=2, codec="mpeg2video")
+    note, memory_mb = Clock.note, []
+
+    def noted(self, *given):
+        note(self, *given)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        memory_mb.append(pages * os.sysconf("SC_PAGESIZE") / 2**20)
+
+    monkeypatch.setattr(Clock, "note", noted)
+    done = predict(tmp_path / "out", checkpoint, online=str(path), patience_s=0.5)
+    assert done.result["predicted"] == len(memory_mb) == 7200
+    assert memory_mb[-1] - memory_mb[600] < 20
 
 
 def test_a_network_that_looks_ahead_is_refused_online(tmp_path, video):
