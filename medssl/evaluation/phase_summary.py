@@ -17,6 +17,7 @@ from medssl.evaluation.bootstrap import bootstrap_mean
 from medssl.evaluation.phases import (
     IntArray,
     PhaseScores,
+    Rule,
     edit_score,
     plain_scores,
     relaxed_scores,
@@ -59,7 +60,7 @@ def summarise(videos: Sequence[Video], names: Sequence[str]) -> dict[str, Any]:
     """
     if not videos:
         raise UsageError("no video to score")
-    rule = "cholec80" if tuple(names) == CHOLEC80 else "neighbours"
+    rule: Rule = "cholec80" if tuple(names) == CHOLEC80 else "neighbours"
     plain = [plain_scores(one.ref_T, one.pred_T, len(names)) for one in videos]
     relaxed = [
         relaxed_scores(
@@ -115,4 +116,4 @@ def _over_videos(value_V: Any, patients: Sequence[str]) -> dict[str, float | int
     there = np.flatnonzero(np.isfinite(value_V))
     if not len(there):
         return {"mean": None, "low": None, "high": None, "n": 0}
-    return bootstrap_mean(value_V[there], [patients[v] for v in there]).as_json()
+    return bootstrap_mean(value_V[there], [patients[v] for v in there.tolist()]).as_json()

@@ -36,7 +36,7 @@ class TemporalConfig(Config):
     @property
     def reach(self) -> int:
         """Frames beside its own that a frame's result of one stage depends on."""
-        return (KERNEL - 1) * (2**self.layers - 1)
+        return (KERNEL - 1) * ((1 << self.layers) - 1)
 
 
 class DilatedLayer(nn.Module):

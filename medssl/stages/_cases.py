@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def scan_input(
     path: Path,
     progress: Callable[[int, int], None] | None = None,
     *,
-    kinds: Collection[Kind] = ("volume",),
+    kinds: tuple[Kind, ...] = ("volume",),
 ) -> tuple[Scan, Counter[str]]:
     """What a folder or a single file holds, and what is skipped without complaint.
 

@@ -104,7 +104,7 @@ class Session(ABC):
         self.case_s.append(time.perf_counter() - started_s)
 
     @property
-    def kinds(self) -> Collection[Kind]:
+    def kinds(self) -> tuple[Kind, ...]:
         """What the model takes: volumes, and with an image encoder pictures."""
         return ("volume", "image") if len(self.card.patch_size) == 2 else ("volume",)
 

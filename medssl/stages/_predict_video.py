@@ -37,7 +37,7 @@ class VideoSession(Session):
     ending: str
 
     @property
-    def kinds(self) -> Collection[Kind]:
+    def kinds(self) -> tuple[Kind, ...]:
         return ("clip",)
 
     def begin(self) -> None:
@@ -72,8 +72,11 @@ class VideoSession(Session):
         scale = 255 if stream.dtype == np.uint8 else 1
         fill = (0.0,) * stream.shape[0]
         for piece in stream.pieces(1):
-            x_CTHW = centre(piece.astype(np.float32) / scale, self.card.patch_size, fill)
-            yield from torch.from_numpy(x_CTHW).transpose(0, 1).split(self.window.batch_windows)
+            x_CTHW = centre(
+                piece.astype(np.float32) / np.float32(scale), self.card.patch_size, fill
+            )
+            x_TCHW = torch.from_numpy(x_CTHW).transpose(0, 1)
+            yield from torch.split(x_TCHW, self.window.batch_windows)
 
     def path_of(self, case: Case) -> Path:
         """Where the table of a case goes; its folder is there."""
