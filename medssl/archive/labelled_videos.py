@@ -3,7 +3,7 @@
 ``data`` is a folder of videos; labels are files of :mod:`medssl.archive.tracks`, in the same folder
 or elsewhere, or one folder of videos per phase. A label file belongs to the video of its name
 (``video01-phase.txt`` to ``video01.mp4`` at any depth); a table may name the path below ``data``
-too. Videos without labels are counted and not used.
+too. Videos without labels, and labels without a video, are counted and not used.
 
 Splits: the column of a table, or folders ``train``, ``val`` and ``test``. Patients: the column,
 else DICOM ids, else every video is a patient of its own.
@@ -80,7 +80,7 @@ def load_videos(
             else in the order of the tool file, else sorted.
 
     Raises:
-        UsageError: no labels, labels of a video that is not there, a gap, a label that is not among
+        UsageError: no labels, none of a video that is there, a gap, a label that is not among
             ``names``, names that look alike, a patient in two splits.
         NothingUsableError: no video is there.
     """
@@ -94,7 +94,7 @@ def load_videos(
         fix = f"files <video>{ending}, or a table video,frame,label"
         raise UsageError("no labels here", where=str(labels or data), fix=fix)
     track_of = _matched(tracks, videos)
-    known = _names(tracks, names, tools=tools)
+    known = _names(list(track_of.values()), names, tools=tools)
     cases = tuple(
         _case(name, one, track_of.get(name), _depth(scan)) for name, one in sorted(videos.items())
     )
@@ -103,6 +103,7 @@ def load_videos(
     skipped = Counter(scan.ignored)
     skipped.update(one.geometry.kind for one in scan.found if one.geometry.kind != "clip")
     skipped["unlabelled"] += sum(case.track is None for case in cases)
+    skipped["labels without a video"] += len(tracks) - len(track_of)
     return LabelledVideos(
         labels=dict(enumerate(known)),
         channels=("grey",) if first.shape[0] == 1 else ("red", "green", "blue"),
@@ -173,7 +174,7 @@ def _matched(tracks: Sequence[Track], videos: Mapping[str, Found | Refused]) -> 
     """The track of each labelled video.
 
     Raises:
-        UsageError: a track without video or with several, a video with two tracks.
+        UsageError: no track has a video, one has several, a video has two tracks.
     """
     places: dict[str, set[str]] = defaultdict(set)
     for name, one in videos.items():
@@ -185,7 +186,7 @@ def _matched(tracks: Sequence[Track], videos: Mapping[str, Found | Refused]) -> 
     for track in tracks:
         found = {track.video} & videos.keys() or places.get(track.video, set())
         if not found:
-            raise UsageError("labels of an unknown video", where=track.video, fix=_FIX)
+            continue
         if len(found) > 1:
             fix = "name videos by their path below the data folder, in a table"
             raise UsageError("labels fit several videos", where=track.video, fix=fix)
@@ -193,6 +194,8 @@ def _matched(tracks: Sequence[Track], videos: Mapping[str, Found | Refused]) -> 
         if name in track_of:
             raise UsageError("a video is labelled twice", where=track.video, fix="keep one")
         track_of[name] = track
+    if not track_of:
+        raise UsageError("no labels of a video that is here", where=tracks[0].video, fix=_FIX)
     return track_of
 
 

@@ -87,18 +87,26 @@ def test_videos_without_labels_are_counted(two):
     assert found.skipped["unlabelled"] == 1
 
 
-def test_labels_of_an_unknown_video_are_refused_and_it_is_named(two):
-    phase_file(two / "video03-phase.txt", ["cut"] * 5)
-    with pytest.raises(UsageError, match="unknown video") as error:
-        load_videos(two)
+def test_labels_without_their_video_are_counted(two):
+    phase_file(two / "video03-phase.txt", ["rest"] * 5)
+    found = load_videos(two)
+    assert found.skipped["labels without a video"] == 1
+    assert "rest" not in found.names
+
+
+def test_labels_of_other_videos_only_are_refused_and_one_is_named(two):
+    labels = two.parent / "labels"
+    labels.mkdir()
+    phase_file(labels / "video03-phase.txt", ["cut"] * 5)
+    with pytest.raises(UsageError, match="no labels of a video") as error:
+        load_videos(two, labels)
     assert error.value.where == "video03"
 
 
 def test_a_file_with_sound_only_is_no_video(two):
     sound(two / "video03.m4a")
     phase_file(two / "video03-phase.txt", ["cut"] * 5)
-    with pytest.raises(UsageError, match="unknown video"):
-        load_videos(two)
+    assert load_videos(two).skipped["labels without a video"] == 1
 
 
 def test_labels_that_fit_two_videos_are_refused_unless_the_path_tells_them_apart(two):
