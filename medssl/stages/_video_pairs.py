@@ -44,7 +44,11 @@ def pair_videos(
         found = [n for n in files if track.video in (n, n.rpartition("/")[2])]
         if len(found) != 1 or found[0] in taken:
             what = "a reference has no prediction of the same name, or several"
-            raise MedsslError(what, where=track.video, fix="one prediction per video")
+            raise MedsslError(
+                what,
+                where=track.video,
+                fix="one prediction per video; a folder for --ref that holds the labels of these videos alone",
+            )
         taken[found[0]] = track
     left = sorted(files.keys() - taken.keys())
     if left:
