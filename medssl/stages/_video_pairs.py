@@ -44,11 +44,8 @@ def pair_videos(
         found = [n for n in files if track.video in (n, n.rpartition("/")[2])]
         if len(found) != 1 or found[0] in taken:
             what = "a reference has no prediction of the same name, or several"
-            raise MedsslError(
-                what,
-                where=track.video,
-                fix="one prediction per video; a folder for --ref that holds the labels of these videos alone",
-            )
+            fix = "one prediction per video, and a --ref of the labels of these videos alone"
+            raise MedsslError(what, where=track.video, fix=fix)
         taken[found[0]] = track
     left = sorted(files.keys() - taken.keys())
     if left:
