@@ -27,6 +27,7 @@ from pipelines._bench_tasks import Case, make_batch, make_task, train_step
 CASES = (
     Case("vit3d-xs", (32, 48, 32), 2),
     Case("timm/resnet18", (64, 64), 8),
+    Case("video_vit-xs", (8, 64, 64), 2),
 )
 # At least 512 tokens.
 MASKED = (

@@ -64,6 +64,7 @@ def prediction_error(prediction_BTKD: Tensor, target_BTKD: Tensor, weight_BTK: T
 
     0.5 for an error of 1, 2.5 for one of 3; the second token is air:
 
+    >>> import torch
     >>> y = torch.tensor([1.0, 3.0]).view(1, 1, 2, 1)
     >>> weights = [torch.tensor([[w]]) for w in ([1.0, 1.0], [1.0, 0.0], [0.0, 0.0])]
     >>> [prediction_error(y, torch.zeros_like(y), w).item() for w in weights]

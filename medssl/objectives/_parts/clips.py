@@ -13,7 +13,7 @@ def refuse_all_but_clips(objective: str, encoder: Encoder) -> None:
         ConfigError: it takes images or volumes.
     """
     if encoder.kind != "clip":
-        what = f"{objective} learns from clips, and this encoder takes a {encoder.kind}"
+        what = f"{objective} learns from clips, and this encoder takes {encoder.kind}s"
         raise ConfigError(what, fix="encoder=video_vit-s crop=[16,112,112], or objective=mae")
 
 
