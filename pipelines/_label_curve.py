@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import typer
+
 import medssl
 from medssl.core.errors import UsageError
+from medssl.core.runlog import write_text
 from medssl.core.seeding import generator
 from medssl.stages._paired import dice_difference, mean_dice
 from pipelines._ledger import missing, read_rows, run_missing
@@ -188,6 +191,23 @@ def run_jobs(curve: Curve, plan: Sequence[Job], jobs: int) -> None:
     for labels, seed in {(job.labels, job.seed) for job in missing(ledger, plan)}:
         curve.labelled(labels, seed)  # before the jobs start: both arms read it
     run_missing(ledger, plan, curve.finish, jobs)
+
+
+def write_curve(
+    curve: Curve,
+    results: Path,
+    labels: Sequence[int],
+    seeds: Sequence[int],
+    steps: Sequence[int],
+    jobs: int,
+) -> None:
+    """Pretrain, run the missing jobs of both arms in the order given, write the page."""
+    curve.pretrained()
+    arms = ("scratch", "pretrained")
+    plan = [Job(a, n, s, k) for k in steps for n in labels for s in seeds for a in arms]
+    run_jobs(curve, plan, jobs)
+    write_text(results, curve.report(sorted(labels), seeds, sorted(steps)))
+    typer.echo(f"wrote {results}")
 
 
 def cell(interval: Any, sign: str = "") -> str:

@@ -16,9 +16,8 @@ from typing import Annotated
 
 import typer
 
-from medssl.core.runlog import write_text
 from pipelines._cases import cases_of
-from pipelines._label_curve import Job, run_jobs
+from pipelines._label_curve import write_curve
 from pipelines._mined_curve import MinedCurve
 
 LABELS, SEEDS, STEPS, PATIENTS = (1, 2, 4), (0, 1, 2), 300, 24
@@ -55,11 +54,7 @@ def main(
         archive=archive or (out / "train" if data else out / "phantom" / "archive"),
         remark="" if data else "Phantoms: geometric organs, not patients.",
     )  # fmt: skip
-    curve.pretrained()
-    plan = [Job(a, n, s, steps) for n in labels for s in seeds for a in ("scratch", "pretrained")]
-    run_jobs(curve, plan, jobs)
-    write_text(results, curve.report(labels, seeds, (steps,)))
-    typer.echo(f"wrote {results}")
+    write_curve(curve, results, labels, seeds, (steps,), jobs)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ from typing import Annotated
 
 import typer
 
-from medssl.core.runlog import write_text
 from pipelines._cases import cases_of
-from pipelines._label_curve import Curve, Job, run_jobs
+from pipelines._label_curve import Curve, write_curve
 
 LABELS, SEEDS, STEPS = (1, 2, 8), (0, 1, 2), 300
 # Two phantoms for each labelled one; a third of the labelled ones are tested on.
@@ -50,11 +49,7 @@ def main(
         pretrain_overrides={"steps": 2} if smoke else {},
         remark="Phantoms: geometric organs, not patients." if data is None else "",
     )
-    curve.pretrained()
-    plan = [Job(a, n, s, steps) for n in labels for s in seeds for a in ("scratch", "pretrained")]
-    run_jobs(curve, plan, jobs)
-    write_text(results, curve.report(labels, seeds, (steps,)))
-    typer.echo(f"wrote {results}")
+    write_curve(curve, results, labels, seeds, (steps,), jobs)
 
 
 if __name__ == "__main__":

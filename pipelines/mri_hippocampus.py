@@ -14,8 +14,7 @@ from typing import Annotated
 
 import typer
 
-from medssl.core.runlog import write_text
-from pipelines._label_curve import Curve, Job, run_jobs
+from pipelines._label_curve import Curve, write_curve
 from pipelines._msd import link_cases, read_split, runs_of_numbers
 
 LABELS, SEEDS, STEPS = (5, 2, 10), (0, 1, 2), (300, 150, 600)
@@ -51,12 +50,7 @@ def main(
         pretrain_overrides={"steps": 2} if smoke else {},
         remark=REMARK,
     )
-    curve.pretrained()
-    arms = ("scratch", "pretrained")
-    plan = [Job(a, n, s, k) for k in steps for n in labels for s in seeds for a in arms]
-    run_jobs(curve, plan, jobs)
-    write_text(results, curve.report(sorted(labels), seeds, sorted(steps)))
-    typer.echo(f"wrote {results}")
+    write_curve(curve, results, labels, seeds, steps, jobs)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ from typing import Annotated
 
 import typer
 
-from medssl.core.runlog import write_text
 from pipelines._bench_sets import Polyps
-from pipelines._label_curve import Job, run_jobs
+from pipelines._label_curve import write_curve
 from pipelines._picture_curve import PictureCurve, link_pictures
 
 LABELS, SEEDS, STEPS = (10, 50), (0, 1), 100
@@ -52,11 +51,7 @@ def main(
         remark=f"Pretraining: {objective}, {len(pictures)} pictures, recipe in `configs/`.",
         modality="ES",
     )
-    curve.pretrained()
-    plan = [Job(a, n, s, steps) for n in labels for s in seeds for a in ("scratch", "pretrained")]
-    run_jobs(curve, plan, jobs)
-    write_text(results, curve.report(labels, seeds, (steps,)))
-    typer.echo(f"wrote {results}")
+    write_curve(curve, results, labels, seeds, (steps,), jobs)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,12 @@ class Encoder(nn.Module):
             return features.tokens_BND
         return pooled_tokens(features.pyramid, self.grid(size))
 
+    def without(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The input with 0 in hidden blocks."""
+        if mask is None:
+            return x
+        return x * ~blocks_to_voxels(mask, self.grid(tuple(x.shape[2:])), self.token_size)
+
     def depth_of(self, name: str) -> int:
         """Number of a weight's layer, 0 = the input's."""
         for depth, starts in enumerate(self.layers):
@@ -170,8 +176,7 @@ class MapEncoder(Encoder):
         fill_D: Tensor | None = None,  # noqa: ARG002
     ) -> Features:
         x = self.scaled(x)
-        if mask is not None:
-            x = x * ~blocks_to_voxels(mask, self.grid(tuple(x.shape[2:])), self.token_size)
+        x = self.without(x, mask)
         pyramid = self.maps(x)
         return Features(pyramid[-1].mean(tuple(range(2, x.ndim))), None, None, pyramid)
 

@@ -21,7 +21,7 @@ from medssl.core.errors import ConfigError
 from medssl.core.features import Features
 from medssl.core.geometry import Kind
 from medssl.encoders._base import Decoder, Encoder, build_encoder
-from medssl.encoders._tokens import blocks_to_voxels, cached_positions
+from medssl.encoders._tokens import cached_positions
 
 EXAMPLES = ("timm/resnet18", "timm/vit_tiny_patch16_224", "smp/resnet34")
 
@@ -74,8 +74,7 @@ class Frames(Encoder):
         mask: Tensor | None = None,
         fill_D: Tensor | None = None,  # noqa: ARG002
     ) -> Features:
-        if mask is not None:
-            x = x * ~blocks_to_voxels(mask, self.grid(tuple(x.shape[2:])), self.token_size)
+        x = self.without(x, mask)
         batch, frames = x.shape[0], x.shape[2]
         features = self.image(_as_images(x))
         vectors_BTD = features.global_BD.view(batch, frames, -1)

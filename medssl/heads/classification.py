@@ -125,6 +125,11 @@ class Head(HeadModule):
         return StepOutput(loss, {"ce": loss.detach(), "accuracy": right.detach()})
 
 
+def described(encoder: Encoder, card: Card) -> ClassificationModel:
+    """The model that a card describes, with a random last layer."""
+    return ClassificationModel(encoder, Classifier(encoder.width, len(card.labels)))
+
+
 def load_model(
     run: Path, device: str | torch.device, *, best: bool = False
 ) -> tuple[ClassificationModel, Card]:
@@ -133,8 +138,4 @@ def load_model(
     Raises:
         UsageError: if the run holds no classification model.
     """
-
-    def make(encoder: Encoder, card: Card) -> ClassificationModel:
-        return ClassificationModel(encoder, Classifier(encoder.width, len(card.labels)))
-
-    return reload(run, "classification", make, device=device, best=best)
+    return reload(run, "classification", described, device=device, best=best)

@@ -19,7 +19,7 @@ from medssl.core.viewspec import ViewSpec
 from medssl.encoders._base import Encoder
 from medssl.encoders.card import Card
 from medssl.heads._model import HeadConfig, HeadModule, reload
-from medssl.heads.classification import ClassificationModel, Classifier
+from medssl.heads.classification import ClassificationModel, Classifier, described
 
 # B frames, K tools
 
@@ -105,8 +105,4 @@ def load_model(
     Raises:
         UsageError: if the run holds no tool model.
     """
-
-    def make(encoder: Encoder, card: Card) -> ClassificationModel:
-        return ClassificationModel(encoder, Classifier(encoder.width, len(card.labels)))
-
-    return reload(run, "tools", make, device=device, best=best)
+    return reload(run, "tools", described, device=device, best=best)
