@@ -88,6 +88,8 @@ def _measure(name: str, case: Case, turns: int) -> dict[str, Any]:
         return {"refused": refusal.what}
     batch = make_batch(task, case)
     x = batch["views"][0]["x"]
+    if task.views().stack:
+        x = x[:, :, 0]  # one slice of each sample
 
     def encode() -> None:
         torch.autograd.backward(task.encoder(x).global_BD.square().mean())
