@@ -26,13 +26,13 @@ BACKBONES = {
         {"name": "resenc-xs"},
         (32, 48, 32),
         {},
-        ("mae", "simclr", "dino", "local_global", "alice", "voco"),
+        ("mae", "alice", "voco"),
     ),
     "slices": Backbone(
         {"name": "timm/resnet10t", "output_stride": 8, "token_size": 8},
         (48, 32),
         {"batch_size": 8, "lr": 1.0e-3},
-        ("mae", "simclr", "local_global", "image_volume"),
+        ("mae", "simclr", "dino", "local_global", "image_volume"),
     ),
 }
 _METHOD = (

@@ -1,4 +1,4 @@
-"""Clip order prediction: in which order do the parts of a clip follow each other?
+"""Clip order prediction: tell in which order the parts of a clip follow each other.
 
 A clip is cut into a few parts with gaps between them. Each part passes the encoder alone, and a
 small head sees their vectors in every possible order; it has to say which order it is. What helps

@@ -1,4 +1,4 @@
-"""Playback speed prediction: how fast is a clip played?
+"""Playback speed prediction: tell how fast a clip is played.
 
 From one stretch of a record, frames are taken at several speeds: each one, every second, every
 fourth. All start at the same frame. The encoder sees each version, and a small head has to say
