@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +79,7 @@ def linear_probe(
     fit = fit_ridge if kind == "ridge" else fit_logistic
     # From strong to weak: a weaker penalty has to be better to be taken.
     probes = [fit(x_ND, y_N, l2) for l2 in sorted(grid, reverse=True)]
-    return max(probes, key=lambda probe: _macro_auroc(y_val, probe.scores(x_val)))
+    return max(probes, key=lambda probe: macro_auroc(y_val, probe.scores(x_val)))
 
 
 def fit_ridge(x_ND: npt.ArrayLike, y_N: npt.ArrayLike, l2: float) -> Probe:
@@ -130,14 +130,25 @@ def _standardised(x_ND: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]
     return (x_ND - mean_D) / spread_D, mean_D, spread_D
 
 
-def _macro_auroc(y_N: IntArray, scores_NK: FloatArray) -> float:
+def macro_auroc(y_N: IntArray, scores_NK: npt.NDArray[Any]) -> float:
+    """Mean over the classes that occur, each against the rest."""
     return float(np.mean([auroc(y_N == k, scores_NK[:, k]) for k in np.unique(y_N)]))
 
 
 def _table(x_ND: npt.ArrayLike, y_N: npt.ArrayLike) -> tuple[FloatArray, IntArray]:
-    x, y = np.asarray(x_ND, dtype=np.float64), np.asarray(y_N)
-    if x.ndim != 2 or y.shape != (len(x),) or not np.isfinite(x).all():
+    x = np.asarray(x_ND, dtype=np.float64)
+    return x, classes_of(x, y_N, 2)
+
+
+def classes_of(x: npt.NDArray[Any], y_N: npt.ArrayLike, axes: int) -> IntArray:
+    """Classes of the samples ``x``, an array with so many axes.
+
+    Raises:
+        UsageError: not finite, shapes that do not fit, or fewer than two classes.
+    """
+    y = np.asarray(y_N)
+    if x.ndim != axes or y.shape != (len(x),) or not np.isfinite(x).all():
         raise UsageError(f"features {x.shape} and classes {y.shape} are no finite table")
     if len(y) == 0 or y.dtype.kind not in "iu" or y.min() < 0 or len(np.unique(y)) < 2:
         raise UsageError("a probe needs at least two classes, whole numbers from 0")
-    return x, y.astype(np.int64)
+    return y.astype(np.int64)
