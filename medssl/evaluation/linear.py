@@ -2,6 +2,7 @@
 
 Features are standardised with the mean and spread of the training set; the strength of the
 penalty is the one with the best macro AUROC on validation features, the stronger one of equals.
+Of numbers (an ejection fraction), it is the one with the least leave-one-out error.
 Nothing here sees the encoder: its weights cannot change.
 
 N samples, D features, K classes, G strengths.
@@ -51,6 +52,26 @@ class Probe:
         return np.asarray(self.scores(x_MD).argmax(1))
 
 
+@dataclass(frozen=True, eq=False)
+class Regression:
+    """A linear map from features to a number.
+
+    Attributes:
+        l2: the strength that was chosen.
+    """
+
+    mean_D: FloatArray
+    spread_D: FloatArray
+    weight_D: FloatArray
+    bias: float
+    l2: float
+
+    def predict(self, x_MD: npt.ArrayLike) -> FloatArray:
+        """(M,) numbers."""
+        x = (np.asarray(x_MD, dtype=np.float64) - self.mean_D) / self.spread_D
+        return np.asarray(x @ self.weight_D + self.bias)
+
+
 def linear_probe(
     train: tuple[npt.ArrayLike, npt.ArrayLike],
     val: tuple[npt.ArrayLike, npt.ArrayLike],
@@ -94,9 +115,53 @@ def fit_ridge(x_ND: npt.ArrayLike, y_N: npt.ArrayLike, l2: float) -> Probe:
     share_K = np.eye(int(y.max()) + 1)[y]
     bias_K = share_K.mean(0)
     u, s, vt = np.linalg.svd(x, full_matrices=False)
-    shrunk = s / np.maximum(s**2 + l2 * len(x), np.finfo(float).tiny)
-    weight_DK = vt.T @ (shrunk[:, None] * (u.T @ (share_K - bias_K)))
+    weight_DK = vt.T @ (_shrunk(s, l2 * len(x))[:, None] * (u.T @ (share_K - bias_K)))
     return Probe(mean_D, spread_D, weight_DK, bias_K, l2)
+
+
+def ridge_regression(
+    x_ND: npt.ArrayLike, y_N: npt.ArrayLike, grid: Sequence[float] = L2_GRID
+) -> Regression:
+    """Least |Xw + b - y|^2 / N + l2 |w|^2, with the l2 of the least leave-one-out squared error.
+
+    That error is exact for the standardised features, without fitting again: a residual r_i of
+    the fit to all samples is r_i / (1 - h_i) without sample i, h_i = its leverage (Allen 1974).
+
+    Args:
+        x_ND: features.
+        y_N: numbers.
+        grid: strengths to try.
+
+    Raises:
+        UsageError: not finite, shapes that do not fit, or fewer than three samples.
+
+    >>> x = np.array([[-1.0], [0.0], [1.0]])
+    >>> bool(abs(ridge_regression(x, [1.0, 2.0, 3.0], [0.0]).predict([[2.0]])[0] - 4.0) < 1e-9)
+    True
+    """
+    x, y = np.asarray(x_ND, dtype=np.float64), np.asarray(y_N, dtype=np.float64)
+    if x.ndim != 2 or y.shape != (len(x),) or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise UsageError(f"features {x.shape} and numbers {y.shape} are no finite table")
+    if len(x) < 3:
+        raise UsageError(f"{len(x)} samples are too few for a regression")
+    x, mean_D, spread_D = _standardised(x)
+    bias = float(y.mean())
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    along = u.T @ (y - bias)
+
+    def left_out(l2: float) -> float:
+        kept = s * _shrunk(s, l2 * len(x))
+        residual_N = y - bias - u @ (kept * along)
+        leverage_N = 1 / len(x) + (u**2) @ kept
+        return float(np.mean((residual_N / np.maximum(1 - leverage_N, 1e-9)) ** 2))
+
+    # From strong to weak: a weaker penalty has to be better to be taken.
+    l2 = min(sorted(grid, reverse=True), key=left_out)
+    return Regression(mean_D, spread_D, vt.T @ (_shrunk(s, l2 * len(x)) * along), bias, l2)
+
+
+def _shrunk(s: FloatArray, penalty: float) -> FloatArray:
+    return np.asarray(s / np.maximum(s**2 + penalty, np.finfo(float).tiny))
 
 
 def fit_logistic(x_ND: npt.ArrayLike, y_N: npt.ArrayLike, l2: float) -> Probe:

@@ -2,11 +2,17 @@
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from medssl.core.errors import UsageError
-from medssl.evaluation.linear import fit_logistic, fit_ridge, linear_probe
+from medssl.evaluation.linear import (
+    L2_GRID,
+    fit_logistic,
+    fit_ridge,
+    linear_probe,
+    ridge_regression,
+)
 
 
 def blobs(n=60, width=6, classes=3, apart=1.0, seed=0):
@@ -107,3 +113,35 @@ def test_validation_with_other_features_is_refused():
 def test_a_class_that_was_never_trained_is_refused():
     with pytest.raises(UsageError, match="holds a class"):
         linear_probe(([[1.0], [2.0]], [0, 1]), ([[1.0], [2.0]], [0, 2]))
+
+
+@pytest.mark.parametrize("noise", [0.1, 3.0])
+@pytest.mark.parametrize("n", [20, 60])
+def test_regression_and_its_penalty_are_those_of_sklearn(n, noise):
+    x, _ = blobs(n, 30)
+    x = x[:, :10] + 0.0
+    y = x @ np.arange(10.0) / 10 + noise * np.random.default_rng(1).normal(size=n)
+    scaler = StandardScaler().fit(x)
+    theirs = RidgeCV([l2 * n for l2 in L2_GRID]).fit(scaler.transform(x), y)
+    ours = ridge_regression(x, y)
+    assert ours.l2 * n == pytest.approx(theirs.alpha_)
+    query = x[::3] * 1.1
+    np.testing.assert_allclose(
+        ours.predict(query), theirs.predict(scaler.transform(query)), rtol=1e-6
+    )
+
+
+def test_regression_of_more_features_than_samples_predicts_a_planted_line():
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=80)
+    x = np.outer(hidden, rng.normal(size=200)) + 0.1 * rng.normal(size=(80, 200))
+    fit = ridge_regression(x[:40], 5 + 2 * hidden[:40])
+    assert np.corrcoef(fit.predict(x[40:]), hidden[40:])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [([[1.0]] * 2, [1.0, 2.0]), ([[1.0]] * 3, [1.0]), ([[np.nan]] * 3, [1.0] * 3)]
+)
+def test_regression_refuses_what_is_no_table(x, y):
+    with pytest.raises(UsageError):
+        ridge_regression(x, y)
