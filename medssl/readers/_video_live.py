@@ -16,7 +16,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -32,7 +32,7 @@ from medssl.readers._video_decode import Pictures, chosen_stream, limits_of
 STDIN = "-"
 _HEAD_BYTES = 4096
 _LIMIT_BYTES = 4 * 2**30
-_LOOK_AGAIN_S = 0.05
+_LOOK_AGAIN_S, _ASK_AGAIN_S = 0.05, 0.2
 # FFmpeg looks at so much of a stream before the first frame comes; its own habit is 5 s.
 _PROBE = {"probesize": str(2**18), "analyzeduration": str(10**6)}
 
@@ -57,7 +57,12 @@ class LiveFrame:
 
 
 def live_frames(
-    source: str, *, fps: float, short_side_px: int | None, patience_s: float
+    source: str,
+    *,
+    fps: float,
+    short_side_px: int | None,
+    patience_s: float,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Generator[LiveFrame, None, None]:
     """Frames of a stream as they come, one per 1 / ``fps`` seconds, until it ends.
 
@@ -66,6 +71,7 @@ def live_frames(
         fps: frames per second that are handed on.
         short_side_px: their shorter side; ``None`` = as they are.
         patience_s: a file that has not grown for so long is at its end.
+        stopped: whether to end now, asked while the stream waits.
 
     Raises:
         ReadError: ``not_video``, ``bad_container``, ``no_frames``, ``decoder_crash``.
@@ -75,12 +81,13 @@ def live_frames(
     }  # fmt: skip
     words = [sys.executable, "-m", "medssl.readers._video_live", json.dumps(request)]
     # Ctrl-C is the caller's to handle: a session of its own hears none.
+    # Nothing is buffered here: what has come can be waited for.
     process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        words, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     )
     assert process.stdout is not None
     try:
-        while True:
+        while _comes(process.stdout, stopped):
             reply = _reply(process.stdout)
             if "end" in reply:
                 return
@@ -89,6 +96,14 @@ def live_frames(
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def _comes(pipe: IO[bytes], stopped: Callable[[], bool]) -> bool:
+    """Wait for the next reply; False if it was ``stopped`` before."""
+    while not select.select([pipe], [], [], _ASK_AGAIN_S)[0]:
+        if stopped():
+            return False
+    return True
 
 
 def _reply(pipe: IO[bytes]) -> dict[str, Any]:
@@ -103,9 +118,10 @@ def _reply(pipe: IO[bytes]) -> dict[str, Any]:
 
 def _frame(reply: dict[str, Any], pipe: IO[bytes]) -> LiveFrame:
     channels, height, width = (int(n) for n in reply.pop("shape"))
-    size = channels * height * width
-    data = pipe.read(size)
-    if len(data) < size:
+    data = bytearray()
+    while more := pipe.read(channels * height * width - len(data)):
+        data += more
+    if len(data) < channels * height * width:
         raise ReadError("decoder_crash", "the decoding process died on this stream")
     x_CHW = np.frombuffer(data, dtype=np.uint8).reshape(channels, height, width)
     return LiveFrame(x_CHW=x_CHW, **reply)

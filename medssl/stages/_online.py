@@ -74,14 +74,16 @@ def predict_online(config: PredictConfig, model: nn.Module, card: Card, device: 
     name = "stream" if config.online == STDIN else Path(config.online).stem
     path = run.out / f"{name}{TABLE_ENDING}"
     contract = card.contract
+    stop = StopRequest()
     frames = live_frames(
         config.online,
         fps=contract.fps or 1.0,
         short_side_px=contract.short_side_px,
         patience_s=config.patience_s,
+        stopped=lambda: stop.requested,
     )
     clock = Clock()
-    with closing(frames), path.open("w", encoding="utf-8") as file, StopRequest() as stop:
+    with stop, closing(frames), path.open("w", encoding="utf-8") as file:
         seen = _follow(frames, recogniser, clock, file, stop)
     if not len(seen):
         raise NothingUsableError("the stream ended before its first frame")
