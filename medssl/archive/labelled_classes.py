@@ -1,10 +1,11 @@
-"""Data sets with a class per scan or picture: a table, or a folder per class.
+"""Data sets with a class per scan, picture or video: a table, or a folder per class.
 
 - CSV: columns ``image,label[,patient,split]``; the label is the name of a class, paths are
   relative to the table, an image may be the folder of a DICOM series. A row without a label is not
   used.
 - Folders: ``<class>/...`` or ``{train,val,test}/<class>/...``; every readable scan or picture at
-  any depth below a class has it.
+  any depth below a class has it; where there are videos only, every video.
+- Videos with a table ``video,label[,patient,split]``: :mod:`medssl.archive.labelled_clips`.
 
 Patients: the column; else DICOM ids or a BIDS ``sub-`` folder; else every image is its own patient
 (names repeat from folder to folder and say nothing). Names of classes are the user's own: they go
@@ -34,7 +35,7 @@ _ONE_CLASS_EACH_FROM = 10
 
 @dataclass(frozen=True, kw_only=True)
 class ClassCase(Case):
-    """One scan or picture; ``target`` is the number of its class, ``None`` = not labelled."""
+    """A scan, picture or video; ``target`` is the number of its class, ``None`` = not labelled."""
 
     target: int | None = None
 
@@ -52,7 +53,7 @@ class LabelledClasses(Labelled):
 
 
 @dataclass(frozen=True)
-class _Named:
+class Named:
     """A case and the name of its class; empty = none."""
 
     case: Case
@@ -93,20 +94,20 @@ def _from_table(path: Path, least_classes: int) -> LabelledClasses:
     named = [_row(row, path, number) for number, row in enumerate(rows, start=2)]
     _check_images(named, path)
     cases = unique_names([one.case for one in named], path)
-    named = [_Named(case, one.label) for case, one in zip(cases, named, strict=True)]
+    named = [Named(case, one.label) for case, one in zip(cases, named, strict=True)]
     skipped = Counter({"unlabelled": sum(not one.label for one in named)})
-    return _labelled(named, skipped, path, least_classes)
+    return with_classes(named, skipped, path, least_classes)
 
 
-def _row(row: Mapping[str, str | None], path: Path, number: int) -> _Named:
+def _row(row: Mapping[str, str | None], path: Path, number: int) -> Named:
     label = " ".join((row.get("label") or "").split())
     case = row_case({**row, "label": ""}, path, number)
     if not (row.get("patient") or "").strip():
         case = replace(case, patient=(row.get("image") or "").strip())
-    return _Named(case, label)
+    return Named(case, label)
 
 
-def _check_images(named: list[_Named], path: Path) -> None:
+def _check_images(named: list[Named], path: Path) -> None:
     """One row per image, files that are there, and labels that are no files."""
     label_of: dict[Path, str] = {}
     for one in named:
@@ -127,10 +128,11 @@ def _check_images(named: list[_Named], path: Path) -> None:
 def _from_folders(root: Path, least_classes: int) -> LabelledClasses:
     scan = scan_folder(root)
     skipped: Counter[str] = Counter(scan.ignored)
-    named: list[_Named] = []
+    named: list[Named] = []
     by_split = _by_split(scan.root)
+    videos = {one.geometry.kind for one in scan.found if one.role != "label"} == {"clip"}
     for found in scan.found:
-        if found.role == "label" or found.geometry.kind == "clip":
+        if found.role == "label" or (found.geometry.kind == "clip") != videos:
             skipped["label" if found.role == "label" else "clip"] += 1
             continue
         who = patient_of(found, scan.root)
@@ -143,8 +145,8 @@ def _from_folders(root: Path, least_classes: int) -> LabelledClasses:
         fix = "give a table image,label or one folder per class"
         raise UsageError("no labelled image here", where=str(root), fix=fix)
     cases = _distinct([one.case for one in named])
-    named = [_Named(case, one.label) for case, one in zip(cases, named, strict=True)]
-    return _labelled(named, skipped, root, least_classes)
+    named = [Named(case, one.label) for case, one in zip(cases, named, strict=True)]
+    return with_classes(named, skipped, root, least_classes)
 
 
 def _by_split(root: Path) -> bool:
@@ -156,7 +158,7 @@ def _shown(name: str) -> bool:
     return not name.startswith(".") and name not in _HIDDEN
 
 
-def _in_folder(one: Found | Refused, patient: str, root: Path, by_split: bool) -> Iterable[_Named]:
+def _in_folder(one: Found | Refused, patient: str, root: Path, by_split: bool) -> Iterable[Named]:
     """The case in its class folder; none below hidden folders."""
     files = one.files
     places = {Path(file).relative_to(root).parts[: 1 + by_split] for file in files}
@@ -180,7 +182,7 @@ def _in_folder(one: Found | Refused, patient: str, root: Path, by_split: bool) -
         record=one if isinstance(one, Found) else None,
         refused=one if isinstance(one, Refused) else None,
     )
-    yield _Named(case, place.parts[int(by_split)])
+    yield Named(case, place.parts[int(by_split)])
 
 
 def _distinct(cases: list[Case]) -> list[Case]:
@@ -198,17 +200,24 @@ def _relative(files: tuple[str, ...], root: Path) -> str:
     return Path(files[0]).relative_to(root).as_posix()
 
 
-def _labelled(
-    named: list[_Named], skipped: Counter[str], where: Path, least_classes: int
+def with_classes(
+    named: list[Named], skipped: Counter[str], where: Path, least_classes: int
 ) -> LabelledClasses:
-    names = _class_names({one.label for one in named if one.label}, len(named), where)
+    """The data set of these cases.
+
+    Raises:
+        UsageError: fewer classes, class names that look alike or are as many as the cases, a
+            patient in two splits.
+        ReadError: no image can be read; that of the first.
+    """
+    names = class_names({one.label for one in named if one.label}, len(named), where)
     if len(names) < least_classes:
         what = f"the data set has {len(names)} class, a classifier needs {least_classes}"
         raise UsageError(what, where=str(where), fix="add images of another class")
     number = {name: k for k, name in enumerate(names)}
     cases = tuple(ClassCase(**{**vars(one.case), "target": number.get(one.label)}) for one in named)
     refuse_leaks(cases)
-    first = _first_readable(cases)
+    first = _first_readable(case for case in cases if case.target is not None)
     return LabelledClasses(
         labels=dict(enumerate(names)),
         channels=tuple(f"channel_{c}" for c in range(first.shape[0])),
@@ -219,7 +228,12 @@ def _labelled(
     )
 
 
-def _class_names(found: set[str], n_cases: int, where: Path) -> list[str]:
+def class_names(found: set[str], n_cases: int, where: Path) -> list[str]:
+    """The classes in their order.
+
+    Raises:
+        UsageError: names that look alike, or as many as cases.
+    """
     names = sorted(found)
     if len(names) == n_cases >= _ONE_CLASS_EACH_FROM:
         fix = "the column label holds the class, not an id"
@@ -242,5 +256,5 @@ def _first_readable(cases: Iterable[Case]) -> Found:
             return case.records()[0]
         except ReadError as error:
             first_error = first_error or error
-    assert first_error is not None  # there are at least two cases
+    assert first_error is not None  # there are as many labelled cases as classes, or more
     raise first_error

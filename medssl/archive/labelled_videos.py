@@ -85,18 +85,19 @@ def load_videos(
         NothingUsableError: no video is there.
     """
     scan = scan_folder(data)
-    videos = _videos(scan)
+    videos = videos_in(scan)
     tracks = find_tracks(labels or data, tools=tools)
     if not tracks and labels is None and not tools:
-        tracks = _of_folders(videos, _depth(scan))
+        tracks = _of_folders(videos, class_depth(scan))
     if not tracks:
         ending = TOOL_ENDING if tools else PHASE_ENDING
         fix = f"files <video>{ending}, or a table video,frame,label"
         raise UsageError("no labels here", where=str(labels or data), fix=fix)
-    track_of = _matched(tracks, videos)
+    track_of = track_of_each(tracks, videos)
     known = _names(list(track_of.values()), names, tools=tools)
     cases = tuple(
-        _case(name, one, track_of.get(name), _depth(scan)) for name, one in sorted(videos.items())
+        video_case(name, one, track_of.get(name), class_depth(scan))
+        for name, one in sorted(videos.items())
     )
     refuse_leaks([case for case in cases if case.track])
     first = _first_readable(cases)
@@ -141,7 +142,7 @@ def _shown(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if not path.name.startswith(".")]
 
 
-def _videos(scan: Scan) -> dict[str, Found | Refused]:
+def videos_in(scan: Scan) -> dict[str, Found | Refused]:
     """Clips, and what cannot be read, by path below the root without ending."""
     clips = [one for one in scan.found if one.geometry.kind == "clip" and one.role != "label"]
     both: list[Found | Refused] = [*clips, *scan.refused]
@@ -156,7 +157,7 @@ def _videos(scan: Scan) -> dict[str, Found | Refused]:
     return named
 
 
-def _depth(scan: Scan) -> int:
+def class_depth(scan: Scan) -> int:
     """Folders before that of a class: 1 below ``train``, ``val`` and ``test``."""
     folders = {Path(one.files[0]).relative_to(scan.root).parts[0] for one in scan.found}
     return int(bool(folders) and folders <= SPLITS)
@@ -170,7 +171,9 @@ def _of_folders(videos: Iterable[str], depth: int) -> list[Track]:
     return [whole(name, found[depth]) for name, found in parts.items()]
 
 
-def _matched(tracks: Sequence[Track], videos: Mapping[str, Found | Refused]) -> dict[str, Track]:
+def track_of_each(
+    tracks: Sequence[Track], videos: Mapping[str, Found | Refused]
+) -> dict[str, Track]:
     """The track of each labelled video.
 
     Raises:
@@ -219,7 +222,12 @@ def _names(tracks: Sequence[Track], given: Sequence[str], *, tools: bool) -> lis
     return list(CHOLEC80) if set(found) <= set(CHOLEC80) and not tools else found
 
 
-def _case(name: str, one: Found | Refused, track: Track | None, depth: int) -> VideoCase:
+def video_case(name: str, one: Found | Refused, track: Track | None, depth: int) -> VideoCase:
+    """The case of one video.
+
+    Raises:
+        UsageError: a split of another name.
+    """
     who = one.patient or one.study if isinstance(one, Found) else ""
     folder = name.partition("/")[0] if depth else None
     split = (track.split if track else "") or folder

@@ -263,6 +263,28 @@ def _several(label: str) -> frozenset[str]:
     return frozenset({part.strip() for part in label.split(_SEPARATOR)} - {""})
 
 
+def read_video_table(path: Path) -> list[Track]:
+    """Table with one label per video: the columns ``video`` and ``label``.
+
+    Raises:
+        UsageError: other columns, a row without a video.
+    """
+    rows = _table(path, {"video", "label"})
+    if {_FRAME, _TIME} & set(rows[0]):
+        fix = "--task phase for these, or a row per video without frame and time_s"
+        raise UsageError("the labels are of frames, not of videos", where=str(path), fix=fix)
+    if any(not row["video"] for row in rows):
+        raise UsageError("a row names no video", where=str(path))
+    return [
+        replace(
+            whole(row["video"], " ".join(row["label"].split())),
+            patient=row.get("patient", ""),
+            split=row.get("split", ""),
+        )
+        for row in rows
+    ]
+
+
 def whole(video: str, label: str) -> Track:
     """A video that shows one label from its start to its end."""
     at_N, code_N = np.array([0.0, math.inf]), np.array([0, 0], dtype=np.int64)

@@ -190,6 +190,7 @@ REASONS: dict[str, Meaning] = {
     ),
     # a model that does not fit
     "not_a_volume": Meaning("an image or clip where the model takes volumes", LEAVE),
+    "not_a_clip": Meaning("an image or volume where the model takes clips", LEAVE),
     "modality_mismatch": Meaning(
         "a scan of another modality than the model was trained on", "use a model of that modality"
     ),

@@ -18,6 +18,7 @@ from medssl.core.errors import MedsslError, UsageError
 from medssl.core.geometry import Plane
 from medssl.core.preprocess import Contract
 from medssl.core.runlog import write_bytes, write_text
+from medssl.core.viewspec import ClipSpec
 from medssl.encoders._base import Encoder, build_encoder
 
 
@@ -33,9 +34,12 @@ class Card(Versioned):
     modality: str
     """Modality assumed for files that do not state one."""
     patch_size: tuple[int, ...]
-    """Training crop, (D, H, W) voxels or (H, W) pixels; the window of sliding-window inference."""
+    """Training crop, (D, H, W) voxels, (H, W) pixels or (T, H, W) of clips; the window of
+    sliding-window inference."""
     plane: Plane = "acquired"
     """Slices of volumes that an image encoder was trained on."""
+    clip: ClipSpec | None = None
+    """Frames of the clips that an encoder of clips was trained on."""
     objective: str | None = None
     head: str | None = None
     decoder: str = "auto"

@@ -1,4 +1,4 @@
-"""Classification of volumes and pictures: a linear layer on the encoder's global vector.
+"""Classification of volumes, pictures and clips: a linear layer on the encoder's global vector.
 
 The vector is standardised (layer norm without weights) before the layer: encoders give vectors of
 very different size, and with few labels one learning rate has to fit them all. It does so sample
@@ -6,7 +6,8 @@ by sample, so that a batch of one works and a result does not depend on its neig
 
 Training sees crops, each with the class of its whole record: choose a crop (or ``size_px``,
 ``spacing_mm``) that shows what the class depends on. Predictions are means over windows, see
-:func:`medssl.inference.sliding.predict_probabilities`.
+:func:`medssl.inference.sliding.predict_probabilities`; those of a video, means over clips that are
+spread evenly over it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medssl.core.task import Batch, StepOutput
-from medssl.core.viewspec import ViewSpec
+from medssl.core.viewspec import ClipSpec, ViewSpec
 from medssl.encoders._base import Encoder
 from medssl.encoders.card import Card
 from medssl.heads._model import HeadConfig, HeadModule, reload
@@ -36,6 +37,10 @@ class Config(HeadConfig):
     class_weights: Literal["balanced", "none"] = "balanced"
     """``balanced``: every class counts the same in the loss, however rare; probabilities are then
     those of equally frequent classes. ``none``: every case counts the same."""
+    fps: float | None = Field(default=None, gt=0)
+    """Videos: frames per second that are kept; default: as ``init`` had it, else 15."""
+    clip: ClipSpec | None = None
+    """Videos: which frames a training crop shows; default: as ``init`` had it."""
 
 
 def balanced_weights(counts: Sequence[int]) -> Tensor:
@@ -114,7 +119,8 @@ class Head(HeadModule):
 
     def views(self) -> ViewSpec:
         """One crop per record."""
-        return ViewSpec(views=(self.gentle_view(),))
+        clip = (self.config.clip or ClipSpec()) if self.encoder.kind == "clip" else None
+        return ViewSpec(views=(self.gentle_view(),), clip=clip)
 
     def step(self, batch: Batch) -> StepOutput:
         """Weighted cross-entropy of the only view against the record's ``target``."""

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from medssl.archive.labelled_classes import ClassCase, LabelledClasses, load_classes
+from medssl.archive.labelled_classes import ClassCase, LabelledClasses
+from medssl.archive.labelled_clips import load_with_classes
 from medssl.archive.store import Store
 from medssl.core.errors import ReadError, UsageError
 from medssl.core.geometry import cut_axis
@@ -21,7 +22,9 @@ from medssl.encoders.card import Card
 from medssl.evaluation.classification import auroc, balanced_accuracy
 from medssl.inference.sliding import predict_probabilities
 from medssl.stages._best import best_so_far, keep_best
+from medssl.stages._clip_windows import clip_probabilities, stored_clip
 from medssl.stages._kinds import VALIDATION_FROM, Cases, Judge, Kind, Stored, wanted_patients
+from medssl.stages._predict_case import Window
 
 if TYPE_CHECKING:
     from medssl.archive.labelled import Labelled
@@ -29,15 +32,16 @@ if TYPE_CHECKING:
 
 # From so many patients of a class on, at least one of them is set aside.
 _HELD_FROM = 3
-# Largest share of a window that the next one may repeat, while training is watched.
-_OVERLAP = 0.0
+# While training is watched: largest share of a window that the next one may repeat, and windows
+# per forward pass.
+_OVERLAP, _WINDOWS = 0.0, 2
 
 
 class Classification(Kind):
     """A class per record, a linear layer, AUROC."""
 
-    def load(self, data: Path) -> LabelledClasses:
-        return load_classes(data)
+    def load(self, data: Path, labels: Path | None) -> LabelledClasses:
+        return load_with_classes(data, labels)
 
     def choose(self, labelled: Labelled, config: FinetuneConfig) -> Cases:
         return choose_cases(_classes(labelled), config)
@@ -92,14 +96,19 @@ class ClassMonitor:
         return found
 
     def _case(self, model: nn.Module, one: Stored) -> npt.NDArray[np.float32]:
+        device = next(model.parameters()).device
+        if one.entry.kind == "clip":
+            window = Window(overlap=_OVERLAP, batch_windows=_WINDOWS, device=device)
+            clip = stored_clip(self.store, one.entry)
+            return clip_probabilities(model, clip, self.card, window)
         end = one.entry.shape[1:]
         return predict_probabilities(
             model,
             self.store.read(one.entry.key, (0, 0, 0), end),
             patch_size=self.card.patch_size,
             overlap=_OVERLAP,
-            batch_windows=2,
-            device=next(model.parameters()).device,
+            batch_windows=_WINDOWS,
+            device=device,
             fill=one.entry.fill,
             axis=cut_axis(self.card.plane, end, one.entry.spacing_mm),
         )

@@ -2,10 +2,12 @@
 
 The prediction is ``classes.csv`` of ``medssl predict``; ``paths.parquet`` beside it tells which
 file a record id stands for. The reference is a table ``image,label[,patient,split]`` or a folder
-per class, see :mod:`medssl.archive.labelled_classes`. Where it names a test split only that counts;
+per class, see :mod:`medssl.archive.labelled_classes`, or a table of videos ``video,label[,patient,
+split]``, which need not be there. Where it names a test split only that counts;
 images without a label do not count either. An image belongs to the record of the same file (or of
 the series in the same folder); where not all are found so, to the one of the same file name, and
-``paired_by`` in the result says so.
+``paired_by`` in the result says so. A row of a table of videos belongs to the record whose path
+ends with what the row says, with or without the file's ending.
 
 Intervals are 95 % percentile bootstrap over patients. A class without a reference case has no
 recall, no F1 and no AUROC (null) and does not count in macro means, see
@@ -23,7 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from medssl.archive.labelled_classes import ClassCase, LabelledClasses, load_classes
+from medssl.archive.labelled_classes import ClassCase, LabelledClasses
+from medssl.archive.labelled_clips import class_references
 from medssl.core.errors import MedsslError, NothingUsableError, UsageError
 from medssl.evaluation.classification import summarise
 from medssl.stages import _class_table
@@ -56,9 +59,9 @@ def evaluate_classes(config: EvaluateConfig) -> dict[str, Any]:
         raise UsageError(what, fix=fix)
     table = config.pred / _class_table.NAME if config.pred.is_dir() else config.pred
     names, p_of = _class_table.read_table(table)
-    reference = load_classes(config.ref, least_classes=1)
+    reference = class_references(config.ref)
     files_of = _files(table.with_name(_PATHS), p_of)
-    pairs, paired_by = pair_records(reference.cases, files_of)
+    pairs, paired_by = pair_records(reference.cases, files_of, by_end=not reference.channels)
     wanted = _to_compare(pairs)
     labels = [_number(reference, one.case, names, config.ref) for one in wanted]
     p_NK = np.array([p_of[one.record_id] for one in wanted])
@@ -77,17 +80,26 @@ def evaluate_classes(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def pair_records(
-    cases: Sequence[ClassCase], files_of: Mapping[str, Sequence[str]]
+    cases: Sequence[ClassCase], files_of: Mapping[str, Sequence[str]], *, by_end: bool = False
 ) -> tuple[list[Pair], str]:
     """Every predicted record with its image, and whether by ``file`` or by its ``name``.
+
+    Args:
+        cases: of the reference.
+        files_of: files of each predicted record.
+        by_end: the images are ends of paths, and their files not at hand.
 
     Raises:
         MedsslError: a record without image, a labelled image without record, or names that fit
             several.
     """
-    pairs, paired_by = _matched(cases, files_of, lambda path: str(path.resolve())), "file"
-    if len(pairs) < len(files_of):
-        pairs, paired_by = _matched(cases, files_of, lambda path: path.name), "name"
+    paired_by = "name"
+    if by_end:
+        pairs = _matched(cases, files_of, Path.as_posix, _ends)
+    else:
+        pairs, paired_by = _matched(cases, files_of, _place, _with_folder(_place)), "file"
+        if len(pairs) < len(files_of):
+            pairs, paired_by = _matched(cases, files_of, _name, _with_folder(_name)), "name"
     found = {one.record_id for one in pairs}
     lost = next((files[0] for record, files in files_of.items() if record not in found), None)
     if lost is not None:
@@ -105,13 +117,14 @@ def _matched(
     cases: Sequence[ClassCase],
     files_of: Mapping[str, Sequence[str]],
     key: Callable[[Path], str],
+    keys_of_file: Callable[[Path], Iterable[str]],
 ) -> list[Pair]:
-    """Pairs of cases and records of which a file, or its folder, has the same key."""
+    """Pairs of cases and records of which a file has the case's key among its own."""
     records: dict[str, set[str]] = defaultdict(set)
     for record_id, files in files_of.items():
         for file in map(Path, files):
-            records[key(file)].add(record_id)
-            records[key(file.parent)].add(record_id)
+            for own in keys_of_file(file):
+                records[own].add(record_id)
     pairs = []
     taken: dict[str, Path] = {}
     for case in cases:
@@ -126,6 +139,25 @@ def _matched(
         taken[record_id] = case.images[0]
         pairs.append(Pair(case, record_id))
     return pairs
+
+
+def _place(path: Path) -> str:
+    return str(path.resolve())
+
+
+def _name(path: Path) -> str:
+    return path.name
+
+
+def _with_folder(key: Callable[[Path], str]) -> Callable[[Path], Iterable[str]]:
+    """Keys of a file and of its folder: an image may be the folder of a series."""
+    return lambda path: (key(path), key(path.parent))
+
+
+def _ends(path: Path) -> Iterable[str]:
+    """All ends of a path, with and without the file's ending."""
+    for parts in (path.parts, path.with_suffix("").parts):
+        yield from ("/".join(parts[k:]) for k in range(len(parts)))
 
 
 def _counting(cases: Iterable[ClassCase]) -> list[ClassCase]:

@@ -32,7 +32,7 @@ from medssl.stages._kinds import VALIDATION_FROM, Stored, wanted_patients
 from medssl.stages._labelled_store import case_key, fill_store
 from medssl.stages._over_time import VideoFeatures, train_over_time
 from medssl.stages._shown import with_defaults
-from medssl.stages._start import Start, begin
+from medssl.stages._start import Start, begin_videos
 from medssl.stages._tool_monitor import ToolMonitor
 from medssl.stages._video_frames import (
     FrameDataset,
@@ -120,7 +120,7 @@ def finetune_videos(config: FinetuneConfig) -> Run:
     run = _train.open_run("finetune", config, fabric)
     names = options.phases if name == "phase" else options.tools
     labelled = load_videos(config.data, config.labels, tools=name == "tools", names=names)
-    start = _begin(config, labelled, options.fps)
+    start = begin_videos(config, labelled, options.fps, _SHORT_SIDE_PX)
     videos, bad, flags = _stored(config, start, run, fabric)
     crop = config.crop or frame_crop([one.entry for one in videos.train], start.encoder)
     records, targets = videos.records(videos.train)
@@ -158,15 +158,6 @@ def finetune_videos(config: FinetuneConfig) -> Run:
         loaded_from_init=loaded,
         **{f"best_{key}": value for key, value in best.items()},
     )
-
-
-def _begin(config: FinetuneConfig, labelled: LabelledVideos, fps: float) -> Start:
-    start = begin(config, labelled)
-    known = load_card(config.init)[0].contract if config.init else start.contract
-    side = config.size_px or known.size_px or (known.short_side_px if config.init else None)
-    update = {"fps": fps, "short_side_px": side or _SHORT_SIDE_PX}
-    contract = start.contract.model_copy(update=update)
-    return Start(start.part, start.encoder, contract, start.labelled)
 
 
 def _stored(

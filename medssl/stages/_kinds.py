@@ -57,8 +57,12 @@ class Kind(ABC):
     """One task of ``medssl finetune``."""
 
     @abstractmethod
-    def load(self, data: Path) -> Labelled:
-        """The labelled data set."""
+    def load(self, data: Path, labels: Path | None) -> Labelled:
+        """The labelled data set.
+
+        Raises:
+            UsageError: ``labels`` that lie elsewhere, where the task has none.
+        """
 
     @abstractmethod
     def choose(self, labelled: Labelled, config: FinetuneConfig) -> Cases:

@@ -74,7 +74,7 @@ class Preparation:
     store: Store
 
     def __call__(self, case: Case) -> tuple[str, ...]:
-        if isinstance(case, VideoCase):
+        if isinstance(case, VideoCase) or self.labelled.kind == "clip":
             return self._video(case)
         try:
             array, geometry, labels = read_case(case, self.labelled)
@@ -96,10 +96,13 @@ class Preparation:
         self.store.put(key, prepared, pixels, prepare_labels(classes, geometry, contract))
         return labels.flags
 
-    def _video(self, case: VideoCase) -> tuple[str, ...]:
+    def _video(self, case: Case) -> tuple[str, ...]:
         """Frames at the contract's rate, in pieces; remarks of the reader."""
         try:
             [found] = case.records()
+            if found.geometry.kind != "clip":
+                what = f"a {found.geometry.kind} among the videos of the data set"
+                raise ReadError("not_a_clip", what)
             clip = sample(found)
             plan = plan_clip(clip, found.dtype, self.store.contract)
             self._check_channels(case, plan.channels)

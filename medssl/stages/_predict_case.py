@@ -224,6 +224,16 @@ def _check(card: Card, channels: Channels) -> None:
     for one in channels:
         if one.geometry.kind != "volume" and len(card.patch_size) == 3:
             raise ReadError("not_a_volume", f"a {one.geometry.kind}, the model takes volumes")
+    check_modality(card, channels)
+
+
+def check_modality(card: Card, channels: Channels) -> None:
+    """Refuse a scan or video that says it is of another modality than the model's.
+
+    Raises:
+        ReadError: ``modality_mismatch``.
+    """
+    for one in channels:
         if UNKNOWN not in {one.modality, card.modality} and one.modality != card.modality:
             # The scan's own modality is free text of its header: it stays out of the ledger.
             what = f"the model was trained on {card.modality}, the scan says otherwise"

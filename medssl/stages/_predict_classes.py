@@ -1,4 +1,4 @@
-"""``medssl predict`` with a classification model: a row of ``classes.csv`` per record."""
+"""``medssl predict`` with a classification model: a row of ``classes.csv`` per scan or video."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import csv
 import io
 from collections.abc import Collection
 
+from medssl.core.geometry import Kind
 from medssl.inference.writers import append_table, write_table
 from medssl.stages import _class_table
 from medssl.stages._cases import Case
-from medssl.stages._predict_case import classify_case
+from medssl.stages._clip_windows import clip_probabilities, file_clip
+from medssl.stages._predict_case import check_modality, classify_case
 from medssl.stages._predict_session import Session
 
 
 class ClassSession(Session):
     """Probabilities of the classes, by record id."""
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        return super().kinds if self.card.clip is None else ("clip",)
 
     def begin(self) -> None:
         self.table = self.out / _class_table.NAME
@@ -38,5 +44,11 @@ class ClassSession(Session):
         return case.record_id in self.rows
 
     def write(self, case: Case) -> None:
-        p_K = classify_case(self.model, self.card, case.channels, self.window)
+        if self.card.clip is None:
+            p_K = classify_case(self.model, self.card, case.channels, self.window)
+        else:
+            check_modality(self.card, case.channels)
+            [found] = case.channels
+            clip = file_clip(found, self.card.contract)
+            p_K = clip_probabilities(self.model, clip, self.card, self.window)
         append_table(self.table, [_class_table.row(case.record_id, p_K, self.card.labels)])

@@ -16,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from medssl.archive.clips import ClipStream, plan_clip
+from medssl.archive.clips import ClipStream
 from medssl.archive.tracks import TABLE_ENDING, TOOLS_ENDING
-from medssl.core.errors import ReadError, ResourceError
+from medssl.core.errors import ReadError
 from medssl.core.geometry import Kind
 from medssl.heads.phase import PhaseModel
 from medssl.inference.ribbon import write_ribbon
 from medssl.inference.writers import write_table
-from medssl.readers._dispatch import sample
 from medssl.stages._cases import Case
+from medssl.stages._clip_windows import planned
 from medssl.stages._predict_session import Session
 from medssl.stages._video_frames import centre, features
 
@@ -59,11 +59,7 @@ class VideoSession(Session):
             ReadError: it cannot be read; the iterator raises it too.
         """
         [found] = case.channels
-        clip = sample(found)
-        try:
-            plan = plan_clip(clip, found.dtype, self.card.contract)
-        except ResourceError as error:
-            raise ReadError("too_large", error.what, fix=error.fix) from error
+        clip, plan = planned(found, self.card.contract)
         if plan.times_s is None:
             raise ReadError("times_unknown", "the video does not say when its frames were shown")
         return plan.times_s, self._pieces(ClipStream(clip, plan))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medssl.archive.cases import refuse_leaks
 from medssl.archive.labelled import Labelled, load_labelled
 from medssl.archive.store import Store
+from medssl.core.errors import UsageError
 from medssl.core.seeding import generator
 from medssl.encoders._base import Decoder, Encoder
 from medssl.encoders.card import Card
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 class Segmentation(Kind):
     """Label maps, a decoder, Dice."""
 
-    def load(self, data: Path) -> Labelled:
+    def load(self, data: Path, labels: Path | None) -> Labelled:
+        if labels is not None:
+            what = "labels are of videos, for the tasks phase, tools and classification"
+            raise UsageError(what, fix="give images and labels as data")
         return load_labelled(data)
 
     def choose(self, labelled: Labelled, config: FinetuneConfig) -> Cases:

@@ -41,8 +41,8 @@ _FREE_FIELDS = {
     "strategy", "log_every", "resume", "overwrite", "quiet", "health", "stop_on_collapse",
 }  # fmt: skip
 
-# Shorter side of a clip's frames, unless told: hours of video would not fit as they are.
-SHORT_SIDE_PX = 128
+# Of clips, unless told: hours of video would not fit as they are.
+CLIP_FPS, SHORT_SIDE_PX = 15.0, 128
 
 
 class TrainConfig(LoopConfig, OptimConfig):

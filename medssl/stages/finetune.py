@@ -8,11 +8,12 @@ from typing import Any
 
 from medssl.archive.store import Store
 from medssl.core.config import Component, validate
-from medssl.core.errors import NothingUsableError, UsageError
+from medssl.core.errors import NothingUsableError
 from medssl.core.registry import ENCODERS, HEADS
 from medssl.core.runlog import Run
 from medssl.encoders._base import Decoder
 from medssl.encoders.card import Card, load_card, save_model
+from medssl.heads._model import HeadConfig
 from medssl.stages import _train
 from medssl.stages._classify import Classification
 from medssl.stages._data import ViewDataset, auto_crop
@@ -23,7 +24,7 @@ from medssl.stages._labelled_store import case_key, fill_store
 from medssl.stages._segment import Segmentation
 from medssl.stages._shown import with_defaults
 from medssl.stages._sources import StoredRecords
-from medssl.stages._start import Start, begin
+from medssl.stages._start import Start, begin, begin_clips
 
 _KINDS: dict[str, type[Kind]] = {"segmentation": Segmentation, "classification": Classification}
 
@@ -34,7 +35,7 @@ class FinetuneConfig(_train.TrainConfig):
     task: Component = Component(name="segmentation")
     labels: Path | None = None
     """Of videos: a label file, a table or a folder of label files; default: what lies in ``data``.
-    """
+    Classes of videos: a table ``video,label``."""
     init: Path | None = None
     """Run of ``medssl pretrain`` (or finetune) to start from."""
     encoder: Component | None = None  # type: ignore[assignment]
@@ -61,9 +62,6 @@ def run(config: FinetuneConfig) -> Run:
     HEADS.module(config.task.name)  # names the nearest one if there is none
     if config.task.name in TASKS:
         return finetune_videos(config)
-    if config.labels is not None:
-        what = "labels are of videos, for the tasks phase and tools"
-        raise UsageError(what, fix="give images and labels as data")
     return _on_records(config)
 
 
@@ -71,8 +69,13 @@ def _on_records(config: FinetuneConfig) -> Run:
     fabric = _train.launch(config)
     run = _train.open_run("finetune", config, fabric)
     kind = _KINDS[config.task.name]()
-    labelled = kind.load(config.data)
-    start = begin(config, labelled)
+    module, _ = HEADS.module(config.task.name)
+    options = validate(module.Config, config.task.options, where=f"head {config.task.name}")
+    labelled = kind.load(config.data, config.labels)
+    if labelled.kind == "clip":
+        start, options = begin_clips(config, labelled, options)
+    else:
+        start = begin(config, labelled)
     labelled = start.labelled
     cases = kind.choose(labelled, config)
     store = Store(config.store or run.out / "store", start.contract)
@@ -88,17 +91,17 @@ def _on_records(config: FinetuneConfig) -> Run:
     if not train:
         raise NothingUsableError("no labelled case is left to learn from")
 
-    task, loaded = _task(config, start, train, kind)
+    task, loaded = _task(config, start, train, kind, options)
     targets = kind.targets(train)
     provenance = {"labelled_cases": len(train), "cases_digest": _digest(train, targets)}
     card = _card(config, start, task, provenance)
     identity = {"contract": start.contract.digest, "crop": task.crop, **card.provenance}
     if fabric.is_global_zero:
-        options = {
+        given = {
             "task": with_defaults(config.task, HEADS),
             "encoder": with_defaults(card.encoder, ENCODERS),
         }
-        _train.save_config(config, run, identity, {"loaded_from_init": loaded, "options": options})
+        _train.save_config(config, run, identity, {"loaded_from_init": loaded, "options": given})
     records = StoredRecords(store, [one.entry for one in train])
     dataset = ViewDataset(records, task.views(), config.seed, targets=targets)
     training = _train.Training(config, fabric, run, task, dataset, identity)
@@ -122,11 +125,10 @@ def _on_records(config: FinetuneConfig) -> Run:
 
 
 def _task(
-    config: FinetuneConfig, start: Start, train: list[Stored], kind: Kind
+    config: FinetuneConfig, start: Start, train: list[Stored], kind: Kind, options: HeadConfig
 ) -> tuple[Any, dict[str, int]]:
     """The head on an encoder, with the weights of ``init``; also how many tensors came along."""
     module, _ = HEADS.module(config.task.name)
-    options = validate(module.Config, config.task.options, where=f"head {config.task.name}")
     encoder = start.encoder
     crop = config.crop or auto_crop([one.entry for one in train], encoder)
     part = kind.part(encoder, start.labelled, train, options)
@@ -145,6 +147,7 @@ def _card(config: FinetuneConfig, start: Start, task: Any, provenance: dict[str,
         modality=labelled.modality,
         patch_size=task.crop,
         plane=task.views().plane,
+        clip=task.views().clip,
         head=config.task.name,
         decoder=getattr(task.config, "decoder", "auto"),
         labels=labelled.labels,

@@ -53,7 +53,7 @@ class PretrainConfig(_train.TrainConfig):
     """Use test patients' images too; results on them are then transductive."""
     channels: int = 1
     """Of the encoder's input; records with another number are left out and counted."""
-    fps: float | None = Field(default=15.0, gt=0)
+    fps: float | None = Field(default=_train.CLIP_FPS, gt=0)
     """Frames of clips that are kept per second, at most; null = all of them."""
     clip: ClipSpec = ClipSpec()
     """Which frames a view of a clip shows; for clip encoders."""
@@ -230,6 +230,7 @@ def _task_and_card(
         contract=_train.contract_of(config, config.channels, config.fps),
         modality=modality,
         patch_size=crop,
+        clip=config.clip if encoder.kind == "clip" else None,
         objective=config.objective.name,
         embedding=_options_of(options, "embedding"),
         provenance={"records": len(entries), "records_digest": digest(entries)},

@@ -60,25 +60,51 @@ def draw_moment(
     stride_s = rng.uniform(*clip.stride_ms) / 1000
     span_s = (count - 1) * stride_s
     shots = source.shots if first is None else np.array([first.shot])
-    starts_s, ends_s = source.times_s[shots[:, 0]], source.times_s[shots[:, 1] - 1]
-    slack_s = ends_s - starts_s - span_s
+    slack_s = _slack(source.times_s, shots, span_s)
     pick, place = rng.random(2)
     if slack_s.max() < -_ROUNDING * stride_s:
-        number = int(slack_s.argmax())
-        stride_s = _shorter(stride_s, source.times_s[slice(*shots[number])], count, clip)
-        span_s = min((count - 1) * stride_s, float(ends_s[number] - starts_s[number]))
-        low = high = float(starts_s[number])
-    else:
-        # A shot that just fits can start at one time: it counts as one stride of time.
-        weight = np.where(slack_s < -_ROUNDING * stride_s, 0.0, np.maximum(slack_s, stride_s))
-        number = int(np.searchsorted(weight.cumsum() / weight.sum(), pick, side="right"))
-        low, high = float(starts_s[number]), float(starts_s[number] + max(slack_s[number], 0.0))
-        if first is not None and overlap:
-            low, high = _sharing(first, span_s, overlap, (low, high))
+        return _all_of_a_shot(source.times_s, shots[int(slack_s.argmax())], count, stride_s, clip)
+    weight = _weight(slack_s, stride_s)
+    number = int(np.searchsorted(weight.cumsum() / weight.sum(), pick, side="right"))
+    low = float(source.times_s[shots[number, 0]])
+    high = low + max(float(slack_s[number]), 0.0)
+    if first is not None and overlap:
+        low, high = _sharing(first, span_s, overlap, (low, high))
     start_s = low + place * (high - low)
-    wanted_s = start_s + np.minimum(np.arange(count) * stride_s, span_s)
-    shot = (int(shots[number, 0]), int(shots[number, 1]))
-    return Moment(shot, start_s, span_s, _nearest(source.times_s, shot, wanted_s))
+    return _moment(source.times_s, shots[number], start_s, stride_s, count)
+
+
+def spread_moments(
+    times_s: npt.NDArray[np.float64], shots: Numbers, count: int, clip: ClipSpec, most: int
+) -> list[Numbers]:
+    """Frames of views that stand for a whole clip: (T,) numbers of each, at the middle stride.
+
+    The time at which :func:`draw_moment` lets a view start is cut into equal parts, and a view
+    starts in the middle of each. There are as many as it takes to show each frame once, at least
+    one and no more than ``most``.
+
+    Raises:
+        ReadError: ``clip_too_short``, as in :func:`draw_moment`.
+    """
+    stride_s = sum(clip.stride_ms) / 2000
+    span_s = (count - 1) * stride_s
+    slack_s = _slack(times_s, shots, span_s)
+    if slack_s.max() < -_ROUNDING * stride_s:
+        return [
+            _all_of_a_shot(times_s, shots[int(slack_s.argmax())], count, stride_s, clip).numbers
+        ]
+    weight = _weight(slack_s, stride_s)
+    ends = weight.cumsum()
+    shown = np.where(weight > 0, 1 + slack_s / (span_s + stride_s), 0.0).sum()
+    views = int(np.clip(np.ceil(shown - _ROUNDING), 1, most))
+    found = []
+    for at in (np.arange(views) + 0.5) / views * ends[-1]:
+        number = int(np.searchsorted(ends, at, side="right"))
+        share = 1 - (ends[number] - at) / weight[number]
+        start_s = times_s[shots[number, 0]] + share * max(slack_s[number], 0.0)
+        [first] = _nearest(times_s, shots[number], np.array([start_s]))
+        found.append(_moment(times_s, shots[number], times_s[first], stride_s, count).numbers)
+    return found
 
 
 def clip_views(spec: ViewSpec, rng: np.random.Generator, source: Source) -> list[dict[str, Any]]:
@@ -125,6 +151,39 @@ def _finish(
     }
 
 
+def _slack(
+    times_s: npt.NDArray[np.float64], shots: Numbers, span_s: float
+) -> npt.NDArray[np.float64]:
+    """By how much each shot is longer than a view."""
+    return np.asarray(times_s[shots[:, 1] - 1] - times_s[shots[:, 0]] - span_s)
+
+
+def _weight(slack_s: npt.NDArray[np.float64], stride_s: float) -> npt.NDArray[np.float64]:
+    """Time of each shot at which a view can start.
+
+    A shot that just fits can start at one time: it counts as one stride of time.
+    """
+    return np.where(slack_s < -_ROUNDING * stride_s, 0.0, np.maximum(slack_s, stride_s))
+
+
+def _moment(
+    times_s: npt.NDArray[np.float64], shot: Numbers, start_s: float, stride_s: float, count: int
+) -> Moment:
+    """Frames at equal distances from ``start_s`` on; the last one of the shot is held."""
+    span_s = min((count - 1) * stride_s, float(times_s[shot[1] - 1]) - start_s)
+    wanted_s = start_s + np.minimum(np.arange(count) * stride_s, span_s)
+    numbers = _nearest(times_s, shot, wanted_s)
+    return Moment((int(shot[0]), int(shot[1])), start_s, span_s, numbers)
+
+
+def _all_of_a_shot(
+    times_s: npt.NDArray[np.float64], shot: Numbers, count: int, stride_s: float, clip: ClipSpec
+) -> Moment:
+    """The view of a shot that is too short for it, by the policy of the spec."""
+    stride_s = _shorter(stride_s, times_s[slice(*shot)], count, clip)
+    return _moment(times_s, shot, float(times_s[shot[0]]), stride_s, count)
+
+
 def _shorter(
     stride_s: float, times_s: npt.NDArray[np.float64], count: int, clip: ClipSpec
 ) -> float:
@@ -148,7 +207,7 @@ def _sharing(
 
 
 def _nearest(
-    times_s: npt.NDArray[np.float64], shot: tuple[int, int], wanted_s: npt.NDArray[np.float64]
+    times_s: npt.NDArray[np.float64], shot: Numbers, wanted_s: npt.NDArray[np.float64]
 ) -> Numbers:
     """Frames of a shot nearest to these times."""
     own_s = times_s[shot[0] : shot[1]]

@@ -11,12 +11,16 @@ from medssl.core.viewspec import ViewSpec
 from medssl.encoders._base import build_encoder
 from medssl.training.optim import OptimConfig, build_optimizer
 
-CROPS = {"resenc-xs": (16, 32, 16), "vit3d-xs": (16, 32, 16), "timm/resnet18": (64, 96)}
+CROPS = {
+    "resenc-xs": (16, 32, 16), "vit3d-xs": (16, 32, 16), "timm/resnet18": (64, 96),
+    "video_vit-xs": (4, 32, 32),
+}  # fmt: skip
 CASES = [
     (name, encoder)
     for name in HEADS.names()
     for encoder in CROPS
     if (name, encoder) != ("segmentation", "timm/resnet18")
+    and (encoder != "video_vit-xs" or name == "classification")
 ]
 pytestmark = pytest.mark.parametrize(("name", "encoder"), CASES)
 
@@ -129,3 +133,4 @@ def test_views_are_data_with_crops_of_the_head(name, encoder):
     spec = head(name, encoder).views()
     assert isinstance(spec, ViewSpec)
     assert [view.crop for view in spec.views] == [CROPS[encoder]]
+    assert (spec.clip is not None) == (encoder == "video_vit-xs")

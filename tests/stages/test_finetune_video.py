@@ -164,7 +164,9 @@ def test_several_devices_and_labels_of_pictures_are_refused(videos, tmp_path):
     with pytest.raises(ConfigError, match="one device"):
         finetune(videos, tmp_path / "a", devices=2)
     with pytest.raises(UsageError, match="labels are of videos"):
-        finetune(videos, tmp_path / "b", "classification", labels=videos)
+        finetune(videos, tmp_path / "b", "segmentation", labels=videos)
+    with pytest.raises(UsageError, match="are no table"):
+        finetune(videos, tmp_path / "c", "classification", labels=videos)
 
 
 class _Listed:

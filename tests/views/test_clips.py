@@ -7,7 +7,7 @@ from medssl.core.errors import ReadError
 from medssl.core.seeding import generator
 from medssl.core.viewspec import ClipSpec, Intensity, MaskSpec, Spatial, TargetSpec, View, ViewSpec
 from medssl.views.build import build_views
-from medssl.views.clips import draw_moment
+from medssl.views.clips import draw_moment, spread_moments
 from tests.views.sources import in_record, source
 
 HW = (12, 16)
@@ -235,3 +235,51 @@ def test_an_image_encoder_sees_single_frames_of_any_time():
     frames = [build_views(plain, generator(seed), record)[0] for seed in range(300)]
     assert {int(one["x"].mean()) for one in frames} == set(range(30))
     assert all(np.ptp(one["x"]) == 0 for one in frames)
+
+
+def spread(total, count, *, fps=10.0, stride_ms=100, most=10, shots=None, short="hold"):
+    times_s = np.arange(total) / fps
+    shots = np.array([[0, total]] if shots is None else shots)
+    spec = ClipSpec(stride_ms=(stride_ms, stride_ms), short=short)
+    return spread_moments(times_s, shots, count, spec, most)
+
+
+def test_spread_views_show_each_frame_of_a_clip_of_whole_views_once():
+    # 4 views of 4 frames in 16: the 13 starts in 4 parts, the middles of which lie 3.25 apart
+    assert [list(found) for found in spread(16, 4, most=99)] == [
+        [s, s + 1, s + 2, s + 3] for s in (1, 4, 7, 10)
+    ]
+    assert [list(found) for found in spread(4, 4)] == [[0, 1, 2, 3]]
+
+
+def test_a_long_clip_gets_no_more_views_than_asked_for_evenly_spread():
+    starts = [found[0] for found in spread(1004, 4, most=10)]
+    assert starts == [50, 150, 250, 350, 450, 550, 650, 750, 850, 950]
+
+
+def test_spread_views_never_cross_a_cut_and_leave_short_shots_out():
+    shots = [[0, 20], [20, 22], [22, 60]]
+    found = spread(60, 4, shots=shots, most=99)
+    of_shot = [{int(np.searchsorted([20, 22], n, side="right")) for n in view} for view in found]
+    assert [len(one) for one in of_shot] == [1] * len(found)
+    assert {shot for one in of_shot for shot in one} == {0, 2}
+    share = sum(one == {0} for one in of_shot) / len(found)
+    assert share == pytest.approx(1.6 / (1.6 + 3.4), abs=0.1)  # seconds at which a view can start
+
+
+def test_a_clip_shorter_than_a_view_gives_one_by_the_policy():
+    assert [list(found) for found in spread(3, 4)] == [[0, 1, 2, 2]]
+    assert [list(found) for found in spread(1, 4)] == [[0, 0, 0, 0]]
+    assert [list(found) for found in spread(4, 4, stride_ms=200, short="tighten")] == [[0, 1, 2, 3]]
+    with pytest.raises(ReadError, match="as long as a view"):
+        spread(3, 4, short="refuse")
+
+
+def test_spread_views_of_a_whole_clip_are_views_that_training_draws():
+    record = clip(50, fps=10.0, cuts=[20])
+    spec = ClipSpec(stride_ms=(200, 200))
+    drawn = {
+        tuple(draw_moment(np.random.default_rng(n), record, 5, spec).numbers) for n in range(900)
+    }
+    found = spread_moments(record.times_s, record.shots, 5, spec, 10)
+    assert len(found) == 6 and {tuple(numbers) for numbers in found} <= drawn
