@@ -125,6 +125,7 @@ def _config(config: FinetuneConfig, options: Config) -> FinetuneConfig:
         update={
             "out": config.out / "temporal",
             "steps": options.temporal_steps,
+            "optimizer": "adamw",
             "lr": options.temporal_lr,
             "batch_size": 1,
             "accumulate": 1,

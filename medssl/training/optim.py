@@ -1,4 +1,4 @@
-"""AdamW with correct parameter groups."""
+"""AdamW or LARC, with correct parameter groups."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 from medssl.core.config import Config
 from medssl.core.errors import ConfigError
 from medssl.core.task import ParamGroup
+from medssl.training.larc import Larc
 from medssl.training.schedule import Phases, infinite, paused_progress, warmup_cosine
 
 # Never decayed, whatever their shape.
@@ -22,14 +23,23 @@ _NO_DECAY = (
 
 
 class OptimConfig(Config):
-    """AdamW and its schedule."""
+    """The optimiser and its schedule."""
 
+    optimizer: Literal["adamw", "larc"] = "adamw"
+    """``larc``: gradient descent with momentum and a rate per tensor, for recipes that say so."""
     lr: float = 1e-3
     """Peak learning rate for the batch size in use; no hidden scaling."""
     weight_decay: float = 0.05
     weight_decay_end: float | None = None
     """Weight decay at the last step, reached along a cosine; default: constant."""
+    decay_vectors: bool = False
+    """Decay norms, biases and tokens too."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of LARC."""
+    trust: float = Field(default=1e-3, gt=0)
+    """Length of a step of LARC at a rate of 1, as a share of the tensor's own."""
     warmup: int = 20
     """Steps of linear warm-up."""
     schedule: Literal["cosine", "infinite"] = "cosine"
@@ -48,8 +58,10 @@ class OptimConfig(Config):
     """Largest gradient norm, in the parameters' units."""
 
 
-def build_optimizer(groups: list[ParamGroup], config: OptimConfig) -> torch.optim.AdamW:
+def build_optimizer(groups: list[ParamGroup], config: OptimConfig) -> torch.optim.Optimizer:
     """Each group split in decayed matrices and undecayed vectors (norms, biases, tokens).
+
+    With ``decay_vectors`` those are decayed too.
 
     Raises:
         ValueError: if a parameter stands in two groups.
@@ -58,12 +70,15 @@ def build_optimizer(groups: list[ParamGroup], config: OptimConfig) -> torch.opti
     for group in groups:
         for decayed in (True, False):
             params = [p for n, p in group.params.items() if is_decayed(n, p) is decayed]
-            decay = config.weight_decay if decayed else 0.0
+            shrinks = decayed or config.decay_vectors
+            decay = config.weight_decay if shrinks else 0.0
             if params:
                 split.append({
                     "params": params, "weight_decay": decay, "lr_scale": group.lr_scale,
-                    "decayed": decayed,
+                    "decayed": shrinks,
                 })  # fmt: skip
+    if config.optimizer == "larc":
+        return Larc(split, lr=config.lr, momentum=config.momentum, trust=config.trust)
     return torch.optim.AdamW(split, lr=config.lr, betas=config.betas)
 
 

@@ -84,15 +84,16 @@ def test_schedule_endpoints():
     assert falling == sorted(falling, reverse=True)
 
 
-def test_resume_is_bitwise_with_optimiser_ema_and_dropout(tmp_path):
-    whole = make_loop(ema=0.9)
+@pytest.mark.parametrize("optimizer", ["adamw", "larc"])
+def test_resume_is_bitwise_with_optimiser_ema_and_dropout(tmp_path, optimizer):
+    whole = make_loop(ema=0.9, optimizer=optimizer)
     fit(whole, batches(8), tmp_path / "a")
-    first = make_loop(ema=0.9)
+    first = make_loop(ema=0.9, optimizer=optimizer)
     first.config = first.config.model_copy(update={"steps": 8})
     with pytest.raises(StopIteration):
         fit(first, batches(4), tmp_path / "b")
     torch.manual_seed(99)
-    second = make_loop(ema=0.9)
+    second = make_loop(ema=0.9, optimizer=optimizer)
     second.restore(load_latest(tmp_path / "b", "h"))
     assert second.step == 4
     fit(second, batches(8, start=4), tmp_path / "b")
