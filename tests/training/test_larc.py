@@ -3,8 +3,13 @@
 import pytest
 import torch
 
+from medssl.core.config import load_config, validate
+from medssl.core.registry import OBJECTIVES
+from medssl.core.viewspec import Setting
+from medssl.encoders._base import build_encoder
+from medssl.stages.pretrain import PretrainConfig
 from medssl.training.larc import Larc
-from medssl.training.optim import OptimConfig, build_optimizer
+from medssl.training.optim import OptimConfig, build_optimizer, rate_at
 from tests.training.test_loop import batches, fit, make_loop
 
 W, G = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0])
@@ -66,3 +71,18 @@ def test_the_peak_asked_for_is_the_peak_of_the_optimiser(tmp_path):
     loop, seen = make_loop(optimizer="larc"), []
     fit(loop, batches(8), tmp_path, lambda *_: seen.append(loop.optimizer.param_groups[0]["lr"]))
     assert max(seen) == 0.1
+
+
+@pytest.mark.parametrize("name", ["moco", "simclr", "swav", "dino"])
+def test_recipes_of_selfsupsurg_peak_at_a_tenth_and_build(name):
+    """Not at 4.8, which their files say and their training never saw."""
+    recipe = f"selfsupsurg_{name}"
+    config = load_config(PretrainConfig, "pretrain", recipe, {"data": "d", "out": "o"})
+    rates = [rate_at(config, step, config.steps) for step in range(0, config.steps, 500)]
+    assert rates[0] == max(rates) == 0.1
+    module, _ = OBJECTIVES.module(config.objective.name)
+    options = validate(module.Config, config.objective.options, where=recipe)
+    encoder = build_encoder("timm/resnet10t", {}, config.channels)
+    spec = module.Objective(encoder, options, Setting(crop=config.crop, records=40)).views()
+    assert [view.count for view in spec.views] == [2]
+    assert spec.views[0].intensity.hue == 0
