@@ -26,8 +26,8 @@ from medssl.core.registry import OBJECTIVES
 from medssl.core.seeding import generator
 from medssl.core.viewspec import Setting
 from medssl.encoders._base import Encoder
+from medssl.encoders._tokens import patchify
 from medssl.encoders.card import build_from_card, load_card, part_of
-from medssl.objectives._parts.patches import patchify
 from medssl.training.checkpoint import load_newest
 
 Array = npt.NDArray[Any]

@@ -1,6 +1,6 @@
 """Token bookkeeping shared by transformers and masked objectives.
 
-B batch, N tokens, V visible tokens, D width.
+B batch, C channels, N tokens, V visible tokens, D width, P values per patch (channels included).
 """
 
 from __future__ import annotations
@@ -51,6 +51,21 @@ def relative_pitch(
         return ()
     pitch_mm = [t * s for t, s in zip(token_size, spacing_mm, strict=True)]
     return tuple(p / min(pitch_mm) for p in pitch_mm)
+
+
+def patchify(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(B, C, *space) -> (B, N, P): tokens in raster order, P = C * voxels per patch.
+
+    >>> import torch
+    >>> patchify(torch.arange(8.0).view(1, 1, 2, 4), (2, 2))
+    tensor([[[0., 1., 4., 5.],
+             [2., 3., 6., 7.]]])
+    """
+    axes = len(size)
+    split = [n for side, p in zip(x.shape[2:], size, strict=True) for n in (side // p, p)]
+    cut = x.reshape(*x.shape[:2], *split)
+    grid, inside = range(2, 2 + 2 * axes, 2), range(3, 3 + 2 * axes, 2)
+    return cut.permute(0, *grid, 1, *inside).flatten(1 + axes).flatten(1, axes)
 
 
 def visible_index(mask_BN: Tensor) -> Tensor:

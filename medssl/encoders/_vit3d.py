@@ -23,6 +23,7 @@ from medssl.encoders._recompute import recomputed
 from medssl.encoders._tokens import (
     cached_positions,
     fill_hidden,
+    patchify,
     take_tokens,
     visible_index,
 )
@@ -96,15 +97,7 @@ class ViT3D(Encoder):
         self, x: Tensor, mask: Tensor | None = None, fill_D: Tensor | None = None
     ) -> Features:
         grid = self.grid(tuple(x.shape[2:]))
-        tokens = self.embed(x).flatten(2).transpose(1, 2)
-        if mask is not None and fill_D is not None:
-            tokens, mask = fill_hidden(tokens, mask, fill_D), None
-        place = cached_positions(grid, self.width, self.pitch, x.device)
-        tokens = tokens + place.to(tokens.dtype)
-        index = torch.arange(tokens.shape[1], device=x.device).expand(len(x), -1)
-        if mask is not None:
-            index = visible_index(mask)
-            tokens = take_tokens(tokens, index)
+        tokens, index = self._tokens(x, mask, fill_D)
         if self.register_1RD is not None:
             extra = self.register_1RD.to(tokens.dtype).expand(len(x), -1, -1)
             tokens = torch.cat([extra, tokens], 1)
@@ -114,8 +107,29 @@ class ViT3D(Encoder):
             levels.append(tokens)
         levels[-1] = self.norm(tokens)
         levels = [level[:, self.registers :] for level in levels]
-        pyramid = [] if mask is not None else [_to_map(t, grid) for t in levels]
+        whole = mask is None or fill_D is not None
+        pyramid = [_to_map(t, grid) for t in levels] if whole else []
         return Features(levels[-1].mean(1), levels[-1], index, pyramid)
+
+    def _tokens(
+        self, x: Tensor, mask: Tensor | None, fill_D: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Embedded patches with their positions (B, V, D), and their raster indices (B, V)."""
+        patches_BNP = patchify(x, self.token_size)
+        place_1ND = cached_positions(
+            self.grid(tuple(x.shape[2:])), self.width, self.pitch, x.device
+        )
+        index = torch.arange(patches_BNP.shape[1], device=x.device).expand(len(x), -1)
+        if mask is not None and fill_D is None:
+            index = visible_index(mask)
+            patches_BNP = take_tokens(patches_BNP, index)
+            place_1ND = take_tokens(place_1ND.expand(len(x), -1, -1), index)
+        # The weights of a convolution, so that cards keep their names; as a matrix product it is
+        # several times faster, and hidden patches cost nothing.
+        tokens = nn.functional.linear(patches_BNP, self.embed.weight.flatten(1), self.embed.bias)
+        if mask is not None and fill_D is not None:
+            tokens = fill_hidden(tokens, mask, fill_D)
+        return tokens + place_1ND.to(tokens.dtype), index
 
     def make_decoder(self, out_channels: int, name: str = "auto") -> Decoder:
         if name not in {"auto", "unetr"}:

@@ -64,7 +64,7 @@ from medssl.core.viewspec import (
     ViewSpec,
 )
 from medssl.encoders._base import Decoder, Encoder, pooled_tokens
-from medssl.encoders._tokens import blocks_to_voxels
+from medssl.encoders._tokens import blocks_to_voxels, patchify
 from medssl.objectives._parts.assigning import (
     Assigned,
     Assigning,
@@ -77,7 +77,7 @@ from medssl.objectives._parts.clips import refuse_clips
 from medssl.objectives._parts.dino import cross_view_entropy, hidden_token_entropy
 from medssl.objectives._parts.distributed import total, world
 from medssl.objectives._parts.masks import check_masks
-from medssl.objectives._parts.patches import masked_mse, patchify
+from medssl.objectives._parts.patches import masked_mse
 from medssl.objectives._parts.prototypes import assignment_log
 from medssl.objectives._parts.teacher import Teacher
 from medssl.objectives._parts.views import GENTLE, over_the_defaults

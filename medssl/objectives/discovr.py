@@ -53,6 +53,7 @@ from medssl.core.features import Features
 from medssl.core.task import Batch, StepOutput
 from medssl.core.viewspec import Factor, MaskSpec, Setting, Spatial, View, ViewSpec
 from medssl.encoders._base import Encoder
+from medssl.encoders._tokens import patchify
 from medssl.encoders.video_vit import VideoViT
 from medssl.objectives._parts.assigning import Following, TargetConfig, targets_of
 from medssl.objectives._parts.clips import refuse_all_but_clips
@@ -63,7 +64,6 @@ from medssl.objectives._parts.dino import (
     hidden_token_entropy,
 )
 from medssl.objectives._parts.masks import check_masks
-from medssl.objectives._parts.patches import patchify
 from medssl.objectives._parts.prototypes import Prototypes, assignment_log
 from medssl.objectives._parts.sinkhorn import sinkhorn
 from medssl.objectives._parts.teacher import Teacher

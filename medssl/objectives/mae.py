@@ -42,9 +42,9 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import MaskKind, MaskSpec, Setting, Spatial, View, ViewSpec
 from medssl.encoders._base import Encoder
-from medssl.encoders._tokens import blocks_to_voxels
+from medssl.encoders._tokens import blocks_to_voxels, patchify
 from medssl.objectives._parts.masks import check_masks
-from medssl.objectives._parts.patches import masked_mse, patch_values, patchify, standardise
+from medssl.objectives._parts.patches import masked_mse, patch_values, standardise
 from medssl.objectives._parts.trunk import TokenDecoder
 
 # B batch, N tokens, P values per patch

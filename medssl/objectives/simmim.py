@@ -37,8 +37,9 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import MaskSpec, Setting, Spatial, View, ViewSpec
 from medssl.encoders._base import Encoder
+from medssl.encoders._tokens import patchify
 from medssl.objectives._parts.masks import check_masks
-from medssl.objectives._parts.patches import masked_l1, patch_values, patchify
+from medssl.objectives._parts.patches import masked_l1, patch_values
 from medssl.objectives._parts.trunk import new_token
 
 # B batch, N tokens, D width

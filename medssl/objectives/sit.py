@@ -39,12 +39,12 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import MaskSpec, Setting, Share, ViewSpec
 from medssl.encoders._base import Encoder
-from medssl.encoders._tokens import blocks_to_voxels
+from medssl.encoders._tokens import blocks_to_voxels, patchify
 from medssl.objectives._parts.contrast import nt_xent
 from medssl.objectives._parts.distributed import gather
 from medssl.objectives._parts.heads import Norm, Projector
 from medssl.objectives._parts.pair import Branch, PairConfig
-from medssl.objectives._parts.patches import masked_l1, patch_values, patchify
+from medssl.objectives._parts.patches import masked_l1, patch_values
 from medssl.objectives._parts.teacher import Teacher
 from medssl.objectives._parts.views import pair_of_views
 

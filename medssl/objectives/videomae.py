@@ -34,9 +34,10 @@ from torch import Tensor
 from medssl.core.errors import ConfigError
 from medssl.core.viewspec import MaskKind, Setting
 from medssl.encoders._base import Encoder
+from medssl.encoders._tokens import patchify
 from medssl.objectives import mae
 from medssl.objectives._parts.clips import refuse_all_but_clips
-from medssl.objectives._parts.patches import patchify, standardise
+from medssl.objectives._parts.patches import standardise
 
 
 class Config(mae.Config):

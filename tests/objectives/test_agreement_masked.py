@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from lightly.models import utils as lightly_utils
 
+from medssl.encoders._tokens import patchify
 from medssl.objectives._parts.joint_embedding import at_blocks, normalise
-from medssl.objectives._parts.patches import masked_l1, masked_mse, patchify, standardise
+from medssl.objectives._parts.patches import masked_l1, masked_mse, standardise
 from medssl.objectives.jepa import prediction_error
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from medssl.objectives._parts.patches import masked_l1, masked_mse, mean_over, patchify, standardise
+from medssl.encoders._tokens import patchify
+from medssl.objectives._parts.patches import masked_l1, masked_mse, mean_over, standardise
 
 ALL = torch.ones(2, 4, 64, dtype=torch.bool)
 

@@ -6,7 +6,7 @@ import torch
 from medssl.core.errors import ConfigError
 from medssl.core.viewspec import Setting
 from medssl.encoders._base import build_encoder
-from medssl.objectives._parts.patches import patchify
+from medssl.encoders._tokens import patchify
 from medssl.objectives.videomae import Config, Objective
 from tests.objectives.tiny import ENCODERS, batch_of, make
 

@@ -20,9 +20,8 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import Setting, ViewSpec
 from medssl.encoders._base import Encoder
-from medssl.encoders._tokens import cached_positions, take_tokens
+from medssl.encoders._tokens import cached_positions, patchify, take_tokens
 from medssl.objectives._parts.masks import check_masks
-from medssl.objectives._parts.patches import patchify
 from medssl.objectives._parts.precision import upcast
 from medssl.objectives._parts.teacher import Teacher
 from medssl.objectives._parts.trunk import Trunk, narrow_width, new_token

@@ -11,21 +11,6 @@ from medssl.encoders._base import Encoder
 from medssl.objectives._parts.precision import upcast
 
 
-def patchify(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(B, C, *space) -> (B, N, P): tokens in raster order, P = C * voxels per patch.
-
-    >>> import torch
-    >>> patchify(torch.arange(8.0).view(1, 1, 2, 4), (2, 2))
-    tensor([[[0., 1., 4., 5.],
-             [2., 3., 6., 7.]]])
-    """
-    axes = len(size)
-    split = [n for side, p in zip(x.shape[2:], size, strict=True) for n in (side // p, p)]
-    cut = x.reshape(*x.shape[:2], *split)
-    grid, inside = range(2, 2 + 2 * axes, 2), range(3, 3 + 2 * axes, 2)
-    return cut.permute(0, *grid, 1, *inside).flatten(1 + axes).flatten(1, axes)
-
-
 def patch_values(encoder: Encoder) -> int:
     """P, values per patch."""
     values = encoder.in_channels
