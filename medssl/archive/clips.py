@@ -58,6 +58,14 @@ class ClipPlan:
     channels: int
     scale: FrameScale
 
+    def spacing_mm(self, of_file_mm: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        """Of a prepared pixel, (H, W)."""
+        if of_file_mm is None:
+            return None
+        top, bottom, left, right = self.box
+        old, new = (bottom - top, right - left), self.size_HW
+        return tuple(mm * a / b for mm, a, b in zip(of_file_mm, old, new, strict=True))
+
 
 def plan_clip(sample: Sample, stored: npt.DTypeLike, contract: Contract) -> ClipPlan:
     """Decide how a clip is prepared; decodes a few frames where pixels have a say.
@@ -169,10 +177,11 @@ class ClipStream:
         cut_at = cuts(self._changes.levels)
         shots = shots_of(plan.times_s, len(plan.numbers), cut_at)
         air = float(plan.scale.air)
+        spacing_mm = plan.spacing_mm(sample.geometry.spacing_mm)
         return {
             "kind": "clip",
             "affine": None,
-            "spacing_mm": self._spacing_mm(),
+            "spacing_mm": None if spacing_mm is None else list(spacing_mm),
             "air": [air] * plan.channels,
             "fill": [min(self._low / scale, air)] * plan.channels,
             "modality": sample.modality,
@@ -199,15 +208,6 @@ class ClipStream:
         thumbs = thumbnails(x_CTHW)
         self._changes.add(thumbs if scale.exact else scale.levels(thumbs))
         self._digest.update(np.ascontiguousarray(np.moveaxis(x_CTHW, 1, 0)).data)
-
-    def _spacing_mm(self) -> list[float] | None:
-        """Of a prepared pixel, (H, W)."""
-        if self._sample.geometry.spacing_mm is None:
-            return None
-        top, bottom, left, right = self._plan.box
-        old, new = (bottom - top, right - left), self._plan.size_HW
-        spacing_mm = self._sample.geometry.spacing_mm
-        return [mm * a / b for mm, a, b in zip(spacing_mm, old, new, strict=True)]
 
     def _tissue(self) -> list[int]:
         """Box of the pixels that any frame shows above air, through all time."""

@@ -179,27 +179,41 @@ def track_of_each(
     Raises:
         UsageError: no track has a video, one has several, a video has two tracks.
     """
-    places: dict[str, set[str]] = defaultdict(set)
-    for name, one in videos.items():
-        ending = Path(one.files[0]).suffix
-        stem = name.rpartition("/")[2]
-        for key in (name, name + ending, stem, stem + ending):
-            places[key].add(name)
+    video_of = videos_named([track.video for track in tracks], videos)
     track_of: dict[str, Track] = {}
     for track in tracks:
-        found = {track.video} & videos.keys() or places.get(track.video, set())
-        if not found:
+        name = video_of.get(track.video)
+        if name is None:
             continue
-        if len(found) > 1:
-            fix = "name videos by their path below the data folder, in a table"
-            raise UsageError("labels fit several videos", where=track.video, fix=fix)
-        name = next(iter(found))
         if name in track_of:
             raise UsageError("a video is labelled twice", where=track.video, fix="keep one")
         track_of[name] = track
     if not track_of:
         raise UsageError("no labels of a video that is here", where=tracks[0].video, fix=_FIX)
     return track_of
+
+
+def videos_named(names: Iterable[str], videos: Mapping[str, Found | Refused]) -> dict[str, str]:
+    """The video that each name of the labels stands for; names of no video are left out.
+
+    Raises:
+        UsageError: a name fits several videos.
+    """
+    places: dict[str, set[str]] = defaultdict(set)
+    for video, one in videos.items():
+        ending = Path(one.files[0]).suffix
+        stem = video.rpartition("/")[2]
+        for key in (video, video + ending, stem, stem + ending):
+            places[key].add(video)
+    video_of: dict[str, str] = {}
+    for name in names:
+        found = {name} & videos.keys() or places.get(name, set())
+        if len(found) > 1:
+            fix = "name videos by their path below the data folder, in a table"
+            raise UsageError("labels fit several videos", where=name, fix=fix)
+        if found:
+            video_of[name] = next(iter(found))
+    return video_of
 
 
 def _names(tracks: Sequence[Track], given: Sequence[str], *, tools: bool) -> list[str]:

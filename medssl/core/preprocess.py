@@ -233,19 +233,20 @@ def prepare_labels(
     if geometry.kind == "image":
         h, w = labels_DHW.shape[1:]
         new_HW = picture_shape((h, w), geometry.spacing_mm, contract)
-        return _resize_labels(labels_DHW.astype(np.uint8), (1, *new_HW))
+        return resize_labels(labels_DHW.astype(np.uint8), (1, *new_HW))
     if geometry.affine is None:
         raise ReadError("geometry_unknown", "the label file does not say where its voxels lie")
     turn = Reorientation.to_ras(geometry.affine)
     affine = turn.affine(geometry.affine, labels_DHW.shape)
     turned = np.ascontiguousarray(turn.apply(labels_DHW)).astype(np.uint8)
     new_DHW = target_shape(turned.shape, spacing_of(affine), contract.spacing_mm)
-    return _resize_labels(turned, new_DHW)
+    return resize_labels(turned, new_DHW)
 
 
-def _resize_labels(
+def resize_labels(
     labels_DHW: npt.NDArray[np.uint8], new_DHW: tuple[int, int, int]
 ) -> npt.NDArray[np.uint8]:
+    """Each class resampled linearly over the same field of view, the largest share wins."""
     if labels_DHW.shape == new_DHW:
         return labels_DHW
     best = np.zeros(new_DHW, dtype=np.float32)

@@ -145,6 +145,10 @@ class Sample:
             _array=None,
         )
 
+    def assumed(self, modality: str) -> Sample:
+        """The same, of this modality where the file states none."""
+        return self if self.modality != UNKNOWN else replace(self, modality=modality)
+
     def _check_frames(self, numbers: Sequence[int]) -> None:
         if self.kind != "clip":
             raise UsageError(f"frames are selected from a clip, this is a {self.kind}")

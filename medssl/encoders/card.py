@@ -40,6 +40,8 @@ class Card(Versioned):
     """Slices of volumes that an image encoder was trained on."""
     clip: ClipSpec | None = None
     """Frames of the clips that an encoder of clips was trained on."""
+    videos: bool = False
+    """An encoder of images whose head was trained on frames of videos."""
     objective: str | None = None
     head: str | None = None
     decoder: str = "auto"

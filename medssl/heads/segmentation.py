@@ -1,4 +1,4 @@
-"""Dense segmentation of volumes and pictures: the encoder's decoder, Dice + cross-entropy loss."""
+"""Segmentation of volumes, pictures and frames: a decoder, Dice + cross-entropy loss."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Config(HeadConfig):
     """Of the encoder's own kinds; for image encoders e.g. ``unet``, ``dpt``."""
     foreground: float = Field(default=0.5, ge=0, le=1)
     """Share of training crops centred on a labelled voxel."""
+    fps: float | None = Field(default=None, gt=0)
+    """Videos: frames per second that predict looks at, at most; default: every frame."""
 
 
 def soft_dice_loss(logits_BKDHW: Tensor, labels_BDHW: Tensor) -> Tensor:

@@ -17,14 +17,13 @@ from medssl.archive.clips import ClipPlan, ClipStream, plan_clip, prepared_frame
 from medssl.archive.store import Entry, Store
 from medssl.core.clips import Numbers
 from medssl.core.errors import ReadError, ResourceError
-from medssl.core.preprocess import Contract
 from medssl.core.sample import Sample
 from medssl.core.viewspec import ClipSpec
 from medssl.encoders.card import Card
 from medssl.inference.sliding import predict_probabilities
 from medssl.readers._base import Found
 from medssl.readers._dispatch import sample
-from medssl.stages._predict_case import Window
+from medssl.stages._predict_case import Window, check_modality
 from medssl.views.clips import spread_moments
 
 CLIPS = 10
@@ -87,13 +86,13 @@ def stored_clip(store: Store, entry: Entry) -> Clip:
     return Clip(frames, entry.times_s, entry.shots, entry.fill)
 
 
-def file_clip(found: Found, contract: Contract) -> Clip:
+def file_clip(found: Found, card: Card) -> Clip:
     """A video file, as the store would have it: decoded once for its cuts, then where asked for.
 
     Raises:
         ReadError: it cannot be read.
     """
-    clip, plan = planned(found, contract)
+    clip, plan = planned(found, card)
     stream = ClipStream(clip, plan)
     for _ in stream.pieces(1):
         pass
@@ -106,14 +105,15 @@ def file_clip(found: Found, contract: Contract) -> Clip:
     return Clip(frames, plan.times_s, np.array(meta["shots"]).reshape(-1, 2), tuple(meta["fill"]))
 
 
-def planned(found: Found, contract: Contract) -> tuple[Sample, ClipPlan]:
-    """A video file, and how it is prepared.
+def planned(found: Found, card: Card) -> tuple[Sample, ClipPlan]:
+    """A video file, and how it is prepared for a model.
 
     Raises:
-        ReadError: it cannot be read.
+        ReadError: it cannot be read, or is of another modality.
     """
-    clip = sample(found)
+    check_modality(card, (found,))
+    clip = sample(found).assumed(card.modality)
     try:
-        return clip, plan_clip(clip, found.dtype, contract)
+        return clip, plan_clip(clip, found.dtype, card.contract)
     except ResourceError as error:
         raise ReadError("too_large", error.what, fix=error.fix) from error

@@ -19,6 +19,7 @@ from medssl.evaluation.segmentation import LabelScore, PictureScore, score_label
 from medssl.readers import _read
 from medssl.readers._mask import is_picture, read_mask
 from medssl.readers.labels import labels_on_grid
+from medssl.stages._frame_pairs import are_of_videos, pair_frames
 from medssl.stages._pairs import DICOM_ENDING, Pair, pair_files, patients_of
 
 if TYPE_CHECKING:
@@ -39,8 +40,11 @@ def evaluate_labels(config: EvaluateConfig) -> dict[str, Any]:
         MedsslError: a file without partner, other grid, labels that are no whole numbers.
         NothingUsableError: no case, or no label in any case.
     """
-    pairs = pair_files(config.pred, config.ref)
-    patients = patients_of(config.groups, pairs)
+    if are_of_videos(config.pred):
+        pairs, patients = pair_frames(config)
+    else:
+        pairs = pair_files(config.pred, config.ref)
+        patients = patients_of(config.groups, pairs)
     shown = track(pairs, "evaluate", transient=True, disable=not rich.get_console().is_terminal)
     stated = _stated_labels(config)
     flags: Counter[str] = Counter()

@@ -32,7 +32,7 @@ from medssl.stages._kinds import VALIDATION_FROM, Stored, wanted_patients
 from medssl.stages._labelled_store import case_key, fill_store
 from medssl.stages._over_time import VideoFeatures, train_over_time
 from medssl.stages._shown import with_defaults
-from medssl.stages._start import Start, begin_videos
+from medssl.stages._start import FRAME_SIDE_PX, Start, begin_videos
 from medssl.stages._tool_monitor import ToolMonitor
 from medssl.stages._video_frames import (
     FrameDataset,
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from medssl.stages.finetune import FinetuneConfig
 
 TASKS = ("phase", "tools")
-# Of frames, where neither the config nor ``init`` says.
-_SHORT_SIDE_PX = 224
 
 
 def choose_videos(
@@ -120,7 +118,7 @@ def finetune_videos(config: FinetuneConfig) -> Run:
     run = _train.open_run("finetune", config, fabric)
     names = options.phases if name == "phase" else options.tools
     labelled = load_videos(config.data, config.labels, tools=name == "tools", names=names)
-    start = begin_videos(config, labelled, options.fps, _SHORT_SIDE_PX)
+    start = begin_videos(config, labelled, options.fps, FRAME_SIDE_PX)
     videos, bad, flags = _stored(config, start, run, fabric)
     crop = config.crop or frame_crop([one.entry for one in videos.train], start.encoder)
     records, targets = videos.records(videos.train)

@@ -14,6 +14,8 @@ from medssl.encoders._input import adapt_input
 from medssl.encoders.card import Card, load_card, part_of
 from medssl.training.checkpoint import load_newest
 
+# Image encoders on frames are called so, and what follows is the image encoder.
+FRAMES = "frames/"
 # Options that add weights to those of a run.
 _ADDING = {"adapter"}
 
@@ -43,16 +45,29 @@ def encoder_of(
     return in_mm(Component(name=card.encoder.name, **{**own, **added}), spacing_mm)
 
 
+def of_images(card: Card) -> Card:
+    """The card of the image encoder in a run of ``frames/<image encoder>``; others as they are."""
+    if not card.encoder.name.startswith(FRAMES):
+        return card
+    options = card.encoder.options.get("image", {})
+    part = Component(name=card.encoder.name.removeprefix(FRAMES), **options)
+    return card.model_copy(update={"encoder": part})
+
+
 def load_init(encoder: Encoder, decoder: Decoder | None, run: Path) -> dict[str, int]:
     """Start from a run's weights: the encoder strictly, of a decoder all but the last layer.
 
+    Of ``frames/<image encoder>``, an encoder of images takes the image encoder's.
     Adapters that the run does not have keep their start, at which they change nothing.
 
     Raises:
         UsageError: if the encoders differ.
     """
     card, weights = load_card(run)
-    adapted = adapt_input(part_of(weights, "encoder"), encoder)
+    own = part_of(weights, "encoder")
+    if encoder.kind == "image" and card.encoder.name.startswith(FRAMES):
+        own = part_of(own, "image")
+    adapted = adapt_input(own, encoder)
     own_adapters = {k: v for k, v in encoder.state_dict().items() if k.startswith(PREFIX)}
     try:
         encoder.load_state_dict({**own_adapters, **adapted}, strict=True)

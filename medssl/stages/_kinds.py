@@ -58,11 +58,7 @@ class Kind(ABC):
 
     @abstractmethod
     def load(self, data: Path, labels: Path | None) -> Labelled:
-        """The labelled data set.
-
-        Raises:
-            UsageError: ``labels`` that lie elsewhere, where the task has none.
-        """
+        """The labelled data set; ``labels`` are those of videos, where they lie elsewhere."""
 
     @abstractmethod
     def choose(self, labelled: Labelled, config: FinetuneConfig) -> Cases:

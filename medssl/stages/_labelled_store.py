@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +13,19 @@ import rich
 from medssl.archive._digest import pixel_hash
 from medssl.archive._pool import map_items, usable_cpus
 from medssl.archive.cases import Case
-from medssl.archive.clips import ClipStream, plan_clip
+from medssl.archive.clips import ClipPlan, ClipStream, plan_clip, prepared_frames
 from medssl.archive.identity import hash_id, load_salt
 from medssl.archive.labelled import Labelled, read_case
+from medssl.archive.labelled_frames import FrameCase, frame_mask
 from medssl.archive.labelled_videos import VideoCase
 from medssl.archive.quarantine import Ledger
 from medssl.archive.store import STORE_CHUNK, Store
 from medssl.core.errors import MedsslError, ReadError, ResourceError
-from medssl.core.preprocess import prepare, prepare_labels
+from medssl.core.geometry import Reorientation
+from medssl.core.preprocess import Prepared, prepare, prepare_labels
 from medssl.core.runlog import Run
+from medssl.core.sample import Sample
+from medssl.readers._base import Found
 from medssl.readers._dispatch import sample
 
 if TYPE_CHECKING:
@@ -74,6 +78,8 @@ class Preparation:
     store: Store
 
     def __call__(self, case: Case) -> tuple[str, ...]:
+        if isinstance(case, FrameCase):
+            return self._frame(case)
         if isinstance(case, VideoCase) or self.labelled.kind == "clip":
             return self._video(case)
         try:
@@ -99,18 +105,52 @@ class Preparation:
     def _video(self, case: Case) -> tuple[str, ...]:
         """Frames at the contract's rate, in pieces; remarks of the reader."""
         try:
-            [found] = case.records()
-            if found.geometry.kind != "clip":
-                what = f"a {found.geometry.kind} among the videos of the data set"
-                raise ReadError("not_a_clip", what)
-            clip = sample(found)
-            plan = plan_clip(clip, found.dtype, self.store.contract)
-            self._check_channels(case, plan.channels)
+            found, clip, plan = self._planned(case)
             self.store.put_clip(case_key(self.store, self.labelled, case), ClipStream(clip, plan))
         except ReadError as error:
             error.where = error.where or str(case.images[0])
             raise
         return found.flags
+
+    def _frame(self, case: FrameCase) -> tuple[str, ...]:
+        """A labelled frame as a picture, prepared as those of its video are."""
+        try:
+            found, clip, plan = self._planned(case)
+            number = case.number_in(clip.frame_times_s, clip.shape[1])
+            plan = replace(plan, numbers=np.array([number]), times_s=None)
+            x_CTHW = prepared_frames(clip, plan)
+            labels, flags = frame_mask(case, clip.shape[2:], self.labelled.labels, plan)
+        except ReadError as error:
+            error.where = error.where or str(case.images[0])
+            raise
+        scale = np.float32(255 if plan.scale.exact else 1)
+        picture = Prepared(
+            array=np.divide(x_CTHW, scale, dtype=np.float32).astype(np.float16),
+            affine=None,
+            spacing_mm=plan.spacing_mm(clip.geometry.spacing_mm),
+            air=(plan.scale.air,) * len(x_CTHW),
+            modality=clip.modality,
+            turn=Reorientation((0, 1, 2), (False, False, False)),
+            turned_DHW=(1, *plan.size_HW),
+        )
+        key = case_key(self.store, self.labelled, case)
+        self.store.put(key, picture, pixel_hash(x_CTHW), labels)
+        return (*found.flags, *flags)
+
+    def _planned(self, case: Case) -> tuple[Found, Sample, ClipPlan]:
+        """The case's video, and how it is prepared.
+
+        Raises:
+            ReadError: it cannot be used.
+        """
+        [found] = case.records()
+        if found.geometry.kind != "clip":
+            what = f"a {found.geometry.kind} among the videos of the data set"
+            raise ReadError("not_a_clip", what)
+        clip = sample(found).assumed(self.labelled.modality)
+        plan = plan_clip(clip, found.dtype, self.store.contract)
+        self._check_channels(case, plan.channels)
+        return found, clip, plan
 
     def _check_channels(self, case: Case, channels: int) -> None:
         if channels != len(self.labelled.channels):
@@ -123,7 +163,8 @@ def case_key(store: Store, labelled: Labelled, case: Case) -> str:
     """Name of a case in the store: its files, their sizes and times, and how they are read."""
     stamps = [f"{s.st_size}:{s.st_mtime_ns}" for s in (path.stat() for path in _files(case))]
     values = str(sorted(labelled.labels)) if case.label else ""
-    return store.key(case_id(store, case), *stamps, labelled.modality, values)
+    frame = (case.at,) if isinstance(case, FrameCase) else ()
+    return store.key(case_id(store, case), *stamps, labelled.modality, values, *frame)
 
 
 def case_id(store: Store, case: Case) -> str:

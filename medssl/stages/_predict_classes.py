@@ -11,7 +11,7 @@ from medssl.inference.writers import append_table, write_table
 from medssl.stages import _class_table
 from medssl.stages._cases import Case
 from medssl.stages._clip_windows import clip_probabilities, file_clip
-from medssl.stages._predict_case import check_modality, classify_case
+from medssl.stages._predict_case import classify_case
 from medssl.stages._predict_session import Session
 
 
@@ -47,8 +47,7 @@ class ClassSession(Session):
         if self.card.clip is None:
             p_K = classify_case(self.model, self.card, case.channels, self.window)
         else:
-            check_modality(self.card, case.channels)
             [found] = case.channels
-            clip = file_clip(found, self.card.contract)
+            clip = file_clip(found, self.card)
             p_K = clip_probabilities(self.model, clip, self.card, self.window)
         append_table(self.table, [_class_table.row(case.record_id, p_K, self.card.labels)])

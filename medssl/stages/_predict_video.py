@@ -59,7 +59,7 @@ class VideoSession(Session):
             ReadError: it cannot be read; the iterator raises it too.
         """
         [found] = case.channels
-        clip, plan = planned(found, self.card.contract)
+        clip, plan = planned(found, self.card)
         if plan.times_s is None:
             raise ReadError("times_unknown", "the video does not say when its frames were shown")
         return plan.times_s, self._pieces(ClipStream(clip, plan))

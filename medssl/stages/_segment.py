@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from medssl.archive.cases import refuse_leaks
 from medssl.archive.labelled import Labelled, load_labelled
+from medssl.archive.labelled_frames import LabelledFrames, load_frames
 from medssl.archive.store import Store
-from medssl.core.errors import UsageError
 from medssl.core.seeding import generator
 from medssl.encoders._base import Decoder, Encoder
 from medssl.encoders.card import Card
@@ -24,10 +24,7 @@ class Segmentation(Kind):
     """Label maps, a decoder, Dice."""
 
     def load(self, data: Path, labels: Path | None) -> Labelled:
-        if labels is not None:
-            what = "labels are of videos, for the tasks phase, tools and classification"
-            raise UsageError(what, fix="give images and labels as data")
-        return load_labelled(data)
+        return load_labelled(data) if labels is None else load_frames(data, labels)
 
     def choose(self, labelled: Labelled, config: FinetuneConfig) -> Cases:
         return choose_cases(labelled, config)
@@ -44,6 +41,16 @@ class Segmentation(Kind):
     def judge(self, store: Store, val: Sequence[Stored], card: Card, out: Path) -> Judge:
         monitor = DiceMonitor(store, [one.entry for one in val], card, out)
         return Judge(monitor, lambda: {} if monitor.best is None else {"val_dice": monitor.best})
+
+    def counts(
+        self,
+        labelled: Labelled,
+        train: list[Stored],  # noqa: ARG002
+        val: list[Stored],  # noqa: ARG002
+    ) -> dict[str, Any]:
+        if not isinstance(labelled, LabelledFrames):
+            return {}
+        return {"skipped": dict(labelled.skipped)}
 
 
 def choose_cases(labelled: Labelled, config: FinetuneConfig) -> Cases:

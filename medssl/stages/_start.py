@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from medssl.archive.labelled import Labelled
+from medssl.archive.labelled_frames import LabelledFrames
 from medssl.core.config import Component
 from medssl.core.errors import UsageError
 from medssl.core.geometry import Kind
@@ -17,8 +18,9 @@ from medssl.encoders._base import Encoder, build_encoder, in_mm
 from medssl.encoders.card import Card, load_card
 from medssl.heads._model import HeadConfig
 from medssl.heads.classification import Config as ClassOptions
+from medssl.heads.segmentation import Config as SegmentationOptions
 from medssl.stages import _train
-from medssl.stages._init import encoder_of
+from medssl.stages._init import encoder_of, of_images
 
 if TYPE_CHECKING:
     from medssl.stages.finetune import FinetuneConfig
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 # Where neither the user nor ``init`` names one.
 _ENCODERS = {"volume": "resenc-xs", "image": "timm/resnet18", "clip": "video_vit-xs"}
 _WORDS = {"volume": "volumes", "image": "pictures", "clip": "clips"}
+# Shorter side of a video's frames for encoders of images, unless told.
+FRAME_SIDE_PX = 224
 _PICTURE_CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
@@ -50,6 +54,8 @@ def begin(config: FinetuneConfig, labelled: Labelled) -> Start:
         UsageError: another encoder than that of ``init``, or one that takes something else.
     """
     card = load_card(config.init)[0] if config.init else None
+    if card and labelled.kind == "image":
+        card = of_images(card)
     if card and labelled.modality == UNKNOWN:
         labelled = replace(labelled, modality=card.modality)
     part = _encoder_part(config, card, labelled)
@@ -76,14 +82,21 @@ def begin_videos(
     return replace(start, contract=contract)
 
 
-def begin_clips(
+def begin_records(
     config: FinetuneConfig, labelled: Labelled, options: HeadConfig
 ) -> tuple[Start, HeadConfig]:
-    """As :func:`begin_videos`, for an encoder of clips; also the head's options, ``clip`` settled.
+    """What fits the data: volumes, pictures, clips or frames; also the head's options, settled."""
+    if isinstance(options, ClassOptions) and labelled.kind == "clip":
+        return _begin_clips(config, labelled, options)
+    if isinstance(options, SegmentationOptions) and isinstance(labelled, LabelledFrames):
+        return begin_videos(config, labelled, options.fps, FRAME_SIDE_PX), options
+    return begin(config, labelled), options
 
-    Rate and clips are those of the options, else of ``init``, else of every pretraining.
-    """
-    assert isinstance(options, ClassOptions)  # no other head takes clips
+
+def _begin_clips(
+    config: FinetuneConfig, labelled: Labelled, options: ClassOptions
+) -> tuple[Start, ClassOptions]:
+    """Rate and clips are those of the options, else of ``init``, else of every pretraining."""
     card = load_card(config.init)[0] if config.init else None
     fps = options.fps or (card.contract.fps if card else _train.CLIP_FPS)
     clip = options.clip or (card.clip if card else None) or ClipSpec()

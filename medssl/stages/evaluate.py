@@ -11,6 +11,10 @@ picture's ending, or ``<name>_mask``, ``_seg``, ``_segmentation``, ``_label``; p
 cases. Distances are in pixels, ``hd95_px``, because these files do not say how large a pixel is;
 areas too, ``area_error_px``. A JPEG mask is cut at half of 255, and ``label_flags`` counts it.
 
+Videos: predictions ``<video>/<frame>.png`` beside ``<video>_areas.csv``, as predict writes them,
+and masks of some frames as references: ``<video>/<frame>.png``, or a table ``video,frame,mask``.
+Frames without a reference do not count. Intervals are over videos, or over the table's patients.
+
 The mean over labels is taken within each case first, then over cases. A label that occurs in any
 case, or is named in ``labels``, counts in every case: absent from prediction and reference, it
 scores Dice 1 and HD95 0. Intervals are 95 % percentile bootstrap over patients; ``low`` and
@@ -52,7 +56,7 @@ class EvaluateConfig(Config):
     """Folder of predictions; of classes also the ``classes.csv`` itself."""
     ref: Path
     """Folder of reference labels with the same names; of classes a table or class folders; of
-    phases label files or a table."""
+    phases label files or a table; of frames of videos masks or a table."""
     out: Path
     """The JSON file to write, e.g. ``metrics.json``."""
     labels: dict[int, str] | None = None

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from medssl.archive.labelled_frames import LabelledFrames
 from medssl.archive.store import Store
 from medssl.core.config import Component, validate
 from medssl.core.errors import NothingUsableError
@@ -24,7 +25,7 @@ from medssl.stages._labelled_store import case_key, fill_store
 from medssl.stages._segment import Segmentation
 from medssl.stages._shown import with_defaults
 from medssl.stages._sources import StoredRecords
-from medssl.stages._start import Start, begin, begin_clips
+from medssl.stages._start import Start, begin_records
 
 _KINDS: dict[str, type[Kind]] = {"segmentation": Segmentation, "classification": Classification}
 
@@ -35,7 +36,8 @@ class FinetuneConfig(_train.TrainConfig):
     task: Component = Component(name="segmentation")
     labels: Path | None = None
     """Of videos: a label file, a table or a folder of label files; default: what lies in ``data``.
-    Classes of videos: a table ``video,label``."""
+    Classes of videos: a table ``video,label``. Masks of frames: a folder
+    ``<video>/<frame>.png``, or a table ``video,frame,mask``."""
     init: Path | None = None
     """Run of ``medssl pretrain`` (or finetune) to start from."""
     encoder: Component | None = None  # type: ignore[assignment]
@@ -72,10 +74,7 @@ def _on_records(config: FinetuneConfig) -> Run:
     module, _ = HEADS.module(config.task.name)
     options = validate(module.Config, config.task.options, where=f"head {config.task.name}")
     labelled = kind.load(config.data, config.labels)
-    if labelled.kind == "clip":
-        start, options = begin_clips(config, labelled, options)
-    else:
-        start = begin(config, labelled)
+    start, options = begin_records(config, labelled, options)
     labelled = start.labelled
     cases = kind.choose(labelled, config)
     store = Store(config.store or run.out / "store", start.contract)
@@ -148,6 +147,7 @@ def _card(config: FinetuneConfig, start: Start, task: Any, provenance: dict[str,
         patch_size=task.crop,
         plane=task.views().plane,
         clip=task.views().clip,
+        videos=isinstance(labelled, LabelledFrames),
         head=config.task.name,
         decoder=getattr(task.config, "decoder", "auto"),
         labels=labelled.labels,

@@ -37,6 +37,7 @@ from medssl.encoders.card import Card, load_card
 from medssl.stages._online import predict_online
 from medssl.stages._predict_case import Format
 from medssl.stages._predict_classes import ClassSession
+from medssl.stages._predict_masks import MaskSession
 from medssl.stages._predict_segments import SegmentationSession
 from medssl.stages._predict_session import Session
 from medssl.stages._predict_setup import device_of, refuse_overlap
@@ -90,7 +91,7 @@ def run(config: PredictConfig) -> Run:
     refuse_overlap(config)
     device = device_of(config.device)
     model, card = load_model(config.checkpoint, device)
-    session_of = _SESSIONS[card.head or ""]
+    session_of = MaskSession if card.videos else _SESSIONS[card.head or ""]
     if session_of is not SegmentationSession and config.format is not None:
         what = "format is for label maps; this model gives none"
         raise UsageError(what, fix="leave it out: a table is written")

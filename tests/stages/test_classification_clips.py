@@ -126,7 +126,7 @@ def test_predict_writes_a_row_per_video_and_bad_files_go_to_the_ledger(trained, 
 def test_a_file_and_the_store_give_the_same_probabilities(trained, videos):
     model, card = load_model(trained.out, "cpu")
     [path] = videos.rglob("v3.mp4")
-    clip = file_clip(record(path), card.contract)
+    clip = file_clip(record(path), card)
     window = Window(overlap=0.0, batch_windows=2)
     store = Store(trained.out / "store", card.contract)
     keys = [file.stem for file in store.folder.rglob("*.b2nd")]

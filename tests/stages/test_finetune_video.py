@@ -163,7 +163,7 @@ def test_one_phase_in_every_training_video_is_refused(tmp_path):
 def test_several_devices_and_labels_of_pictures_are_refused(videos, tmp_path):
     with pytest.raises(ConfigError, match="one device"):
         finetune(videos, tmp_path / "a", devices=2)
-    with pytest.raises(UsageError, match="labels are of videos"):
+    with pytest.raises(UsageError, match="no masks here"):
         finetune(videos, tmp_path / "b", "segmentation", labels=videos)
     with pytest.raises(UsageError, match="are no table"):
         finetune(videos, tmp_path / "c", "classification", labels=videos)
