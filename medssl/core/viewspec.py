@@ -158,7 +158,7 @@ class Intensity(Config):
     """Of noise, blur and low resolution, each."""
 
 
-PartnerKind = Literal["anatomy", "patient", "neighbour"]
+PartnerKind = Literal["anatomy", "patient", "neighbour", "study"]
 
 
 class PartnerSpec(Config):
@@ -167,18 +167,21 @@ class PartnerSpec(Config):
     kind: PartnerKind
     """``anatomy``: a record of another patient, at the matching landmark; ``patient``: another
     record of the same patient (sequence, prior study), at the same place; ``neighbour``: another
-    slice of the same volume, image encoders only."""
+    slice of the same volume, image encoders only; ``study``: another clip of the same study."""
     embedding: Path | None = None
     """Run of ``pretrain objective=anatomy`` whose dense embedding finds the landmark; without one,
     places are matched by body coordinates (``anatomy`` only)."""
     threshold: float = Field(default=0.7, ge=-1, le=1)
     """Smallest score of a pair that is kept. ``anatomy``: the cosine of embeddings, or without one
     the correlation of the two crops, averaged over eighths; ``patient``: the smallest ratio of the
-    lengths of both bodies; ``neighbour``: 1 minus the distance as a share of ``reach_mm``."""
+    lengths of both bodies; ``neighbour``: 1 minus the distance as a share of ``reach_mm``;
+    ``study``: the share of a view's time that both clips show."""
     tries: int = Field(default=5, ge=1)
     """Places and partners tried for one sample until a pair is good enough; the best one counts."""
     reach_mm: float = Field(default=10.0, gt=0)
     """Largest distance of neighbouring slices."""
+    synchronous: bool = True
+    """First views of two clips of a ``study`` start at one time of both; else each anywhere."""
 
 
 class ClipSpec(Config):
@@ -266,10 +269,8 @@ class ViewSpec(Config):
                 raise ValueError("tube masks and full_time targets are for clips")
             if self.clip and (len(view.crop) != 3 or view.tiles or view.segments):
                 raise ValueError("clips have views (T, H, W) without tiles and segments")
-        if self.clip and (self.foreground or self.style or self.partitions or self.partner):
-            raise ValueError("clips have neither foreground, style, partitions nor partner")
-        if self.clip and self.stack:
-            raise ValueError("a clip has frames, no stack of slices")
+        if self.clip and (self.foreground or self.style or self.partitions or self.stack):
+            raise ValueError("clips have neither foreground, style, partitions nor stack")
         return self
 
 

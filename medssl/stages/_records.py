@@ -162,25 +162,32 @@ def store_key(store: Store, record: Record) -> str:
 
 
 def stored(records: list[Record], store: Store) -> StoredRecords:
-    """Records that are in the store, each picture once, and the number of their patient.
+    """Records that are in the store, each picture once, with numbers of their patient and study.
 
     The order, and with it the numbers, is free of the salt. Patients who share a picture are
     taken for one, as the split does.
     """
     entries: dict[str, Entry] = {}
+    study: dict[str, str] = {}
     members = []
     for record in records:
         key = store_key(store, record)
         if key in store:
             entry = store.entry(key)
             entries[entry.pixel_hash] = entry
+            study[entry.pixel_hash] = record.study_id
             members.append(Member(record.patient_id, (entry.pixel_hash,), record.split))
     leader = leaders(members)
     owner = {member.hashes[0]: leader[member.patient] for member in members}
-    numbers: dict[str, int] = {}
     names = sorted(entries)
-    patients = [numbers.setdefault(owner[name], len(numbers)) for name in names]
-    return StoredRecords(store, [entries[name] for name in names], patients)
+    patients, studies = (_numbered([of[name] for name in names]) for of in (owner, study))
+    return StoredRecords(store, [entries[name] for name in names], patients, studies)
+
+
+def _numbered(names: list[str]) -> list[int]:
+    """The number of each name, in the order in which they first come."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(name, len(numbers)) for name in names]
 
 
 def digest(entries: list[Entry]) -> str:

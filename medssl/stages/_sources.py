@@ -20,11 +20,13 @@ class StoredRecords:
 
     Attributes:
         owners: number of each record's patient; ``None`` = each record counts as a patient.
+        of_study: number of each record's study; ``None`` = each record is a study.
     """
 
     store: Store
     entries: Sequence[Entry]
     owners: Sequence[int] | None = None
+    of_study: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -44,6 +46,11 @@ class StoredRecords:
     def clips(self) -> npt.NDArray[np.bool_]:
         """See :class:`medssl.views.pairs.Sources`."""
         return np.array([entry.kind == "clip" for entry in self.entries])
+
+    @cached_property
+    def studies(self) -> npt.NDArray[np.int64]:
+        """See :class:`medssl.views.pairs.Sources`."""
+        return np.array(range(len(self)) if self.of_study is None else self.of_study)
 
     def source(self, record: int) -> Source:
         """See :class:`medssl.views.pairs.Sources`."""

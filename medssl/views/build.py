@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from medssl.core.geometry import cut_axis
 from medssl.core.viewspec import View, ViewSpec
-from medssl.views.clips import clip_views
+from medssl.views.clips import Moment, clip_views
 from medssl.views.crops import (
     Where,
     centred,
@@ -46,15 +46,19 @@ class Landmark:
 
 
 def build_views(
-    spec: ViewSpec, rng: np.random.Generator, source: Source, landmark: Landmark | None = None
+    spec: ViewSpec,
+    rng: np.random.Generator,
+    source: Source,
+    at: Landmark | Moment | None = None,
 ) -> list[dict[str, Any]]:
     """All views of one record, in the order of the spec; see :mod:`medssl.core.viewspec`.
 
     Views with two axes are slices of a volume, across the axis of ``spec.plane``, or frames of a
-    clip. The first view is centred on the ``landmark``, if there is one.
+    clip. The first view is centred on the landmark ``at``, or shows that moment, if one is given.
     """
     if spec.clip:
-        return clip_views(spec, rng, source)
+        return clip_views(spec, rng, source, at if isinstance(at, Moment) else None)
+    landmark = at if isinstance(at, Landmark) else None
     axis = axis_of(spec, source) if landmark is None else landmark.axis
     cut = across(source, axis)
     if landmark is not None:

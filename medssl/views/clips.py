@@ -3,6 +3,9 @@
 The shot and the first frame of a first view are drawn evenly over the time at which it could
 start. Its other frames are those nearest to every ``stride_ms`` from there on. Views after the
 first one share ``overlap`` of their time with it, or all of its time where that is less.
+
+Two clips of one study show one time each since their first frames (:func:`draw_together`): files
+do not tell which moments of two recordings are the same phase of the beat.
 """
 
 from __future__ import annotations
@@ -64,14 +67,53 @@ def draw_moment(
     pick, place = rng.random(2)
     if slack_s.max() < -_ROUNDING * stride_s:
         return _all_of_a_shot(source.times_s, shots[int(slack_s.argmax())], count, stride_s, clip)
-    weight = _weight(slack_s, stride_s)
-    number = int(np.searchsorted(weight.cumsum() / weight.sum(), pick, side="right"))
+    number = _picked(_weight(slack_s, stride_s), pick)
     low = float(source.times_s[shots[number, 0]])
     high = low + max(float(slack_s[number]), 0.0)
     if first is not None and overlap:
         low, high = _sharing(first, span_s, overlap, (low, high))
     start_s = low + place * (high - low)
     return _moment(source.times_s, shots[number], start_s, stride_s, count)
+
+
+def draw_together(
+    rng: np.random.Generator, clips: tuple[Source, Source], count: int, clip: ClipSpec
+) -> tuple[tuple[Moment, Moment], float] | None:
+    """``count`` frames of each of two clips, at the same times since their first frames.
+
+    The start is drawn evenly over the time at which both could start. Where they show no common
+    time that is long enough, the longest is taken by the policy ``short``.
+
+    Returns:
+        The moments, and the share of the view's time (at the stride drawn) that both clips show;
+        ``None``: they show none together, or too little and ``short`` refuses.
+    """
+    stride_s = rng.uniform(*clip.stride_ms) / 1000
+    span_s = (count - 1) * stride_s
+    low_s, high_s, shots = _common(*clips)
+    if not len(low_s):
+        return None
+    slack_s = high_s - low_s - span_s
+    pick, place = rng.random(2)
+    share = 1.0
+    if slack_s.max() < -_ROUNDING * stride_s:
+        if clip.short == "refuse":
+            return None
+        number = int(slack_s.argmax())
+        share = float(1 + slack_s[number] / span_s)
+        own_s = clips[0].times_s
+        assert own_s is not None
+        inside = (own_s >= low_s[number]) & (own_s <= high_s[number])
+        stride_s = _shorter(stride_s, own_s[inside], count, clip)
+    else:
+        number = _picked(_weight(slack_s, stride_s), pick)
+    start_s = float(low_s[number] + place * max(slack_s[number], 0.0))
+    here, there = (
+        _moment(one.times_s, shot[number], start_s, stride_s, count, float(high_s[number]))
+        for one, shot in zip(clips, shots, strict=True)
+        if one.times_s is not None
+    )
+    return (here, there), share
 
 
 def spread_moments(
@@ -107,8 +149,10 @@ def spread_moments(
     return found
 
 
-def clip_views(spec: ViewSpec, rng: np.random.Generator, source: Source) -> list[dict[str, Any]]:
-    """All views of a clip, in the order of the spec.
+def clip_views(
+    spec: ViewSpec, rng: np.random.Generator, source: Source, at: Moment | None = None
+) -> list[dict[str, Any]]:
+    """All views of a clip, in the order of the spec; the first one shows ``at``, if it is given.
 
     Raises:
         ReadError: ``times_unknown``, ``clip_too_short``.
@@ -120,8 +164,11 @@ def clip_views(spec: ViewSpec, rng: np.random.Generator, source: Source) -> list
     where: Where = anywhere
     out: list[dict[str, Any]] = []
     for view in (kind for kind in spec.views for _ in range(kind.count)):
-        if first is None or not view.twin:
+        if first is None and at is not None:
+            moment = at
+        elif first is None or not view.twin:
             moment = draw_moment(rng, source, view.crop[0], spec.clip, first, spec.overlap)
+        if first is None or not view.twin:
             flat = view.model_copy(update={"crop": view.crop[1:]})
             frames = side_by_side(source, moment.numbers.tolist())
             draw, x = fullest(flat, rng, frames, where, spec.min_tissue)
@@ -166,11 +213,40 @@ def _weight(slack_s: npt.NDArray[np.float64], stride_s: float) -> npt.NDArray[np
     return np.where(slack_s < -_ROUNDING * stride_s, 0.0, np.maximum(slack_s, stride_s))
 
 
+def _picked(weight: npt.NDArray[np.float64], pick: float) -> int:
+    """The shot at a share of all the time at which a view can start."""
+    return int(np.searchsorted(weight.cumsum() / weight.sum(), pick, side="right"))
+
+
+def _common(
+    one: Source, other: Source
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], tuple[Numbers, Numbers]]:
+    """Start and end of each time that both clips show without a cut, and the shots they are of."""
+    assert one.shots is not None and other.shots is not None
+    ends = [
+        (clip.times_s[clip.shots[:, 0]], clip.times_s[clip.shots[:, 1] - 1])
+        for clip in (one, other)
+        if clip.times_s is not None and clip.shots is not None
+    ]
+    low_s = np.union1d(ends[0][0], ends[1][0])  # it starts where a shot of either does
+    at = [np.maximum(np.searchsorted(start, low_s, side="right") - 1, 0) for start, _ in ends]
+    high_s = np.minimum(*(end[n] for (_, end), n in zip(ends, at, strict=True)))
+    shown = np.maximum(*(start[n] for (start, _), n in zip(ends, at, strict=True))) <= low_s
+    there = shown & (low_s <= high_s)
+    return low_s[there], high_s[there], (one.shots[at[0][there]], other.shots[at[1][there]])
+
+
 def _moment(
-    times_s: npt.NDArray[np.float64], shot: Numbers, start_s: float, stride_s: float, count: int
+    times_s: npt.NDArray[np.float64],
+    shot: Numbers,
+    start_s: float,
+    stride_s: float,
+    count: int,
+    end_s: float = np.inf,
 ) -> Moment:
-    """Frames at equal distances from ``start_s`` on; the last one of the shot is held."""
-    span_s = min((count - 1) * stride_s, float(times_s[shot[1] - 1]) - start_s)
+    """Frames at equal distances from ``start_s`` on; that at ``end_s``, or the last, is held."""
+    last_s = min(float(times_s[shot[1] - 1]), end_s)
+    span_s = min((count - 1) * stride_s, last_s - start_s)
     wanted_s = start_s + np.minimum(np.arange(count) * stride_s, span_s)
     numbers = _nearest(times_s, shot, wanted_s)
     return Moment((int(shot[0]), int(shot[1])), start_s, span_s, numbers)

@@ -11,6 +11,9 @@ first view's crop lies inside the record, if it can.
   that is where body coordinates go wrong.
 - ``neighbour``: another slice of the same volume, at the same pixel. The score is 1 minus the
   distance as a share of ``reach_mm``.
+- ``study``: another clip of the same study (another view of one heart). In place of a landmark both
+  have a moment, one time since their first frames unless they are not ``synchronous``. The score is
+  the share of the view's time that both clips show.
 
 Pictures pair with pictures and volumes with volumes. A sample without any such partner is its own
 stand-in with the score -1, and never kept.
@@ -28,6 +31,7 @@ import numpy.typing as npt
 from medssl.core.errors import ConfigError, NothingUsableError
 from medssl.core.viewspec import PartnerSpec, ViewSpec
 from medssl.views.build import Landmark, axis_of
+from medssl.views.clips import Moment, draw_moment, draw_together
 from medssl.views.crops import size_of, tissue_of
 from medssl.views.planes import in_record
 from medssl.views.source import Source
@@ -56,6 +60,10 @@ class Sources(Protocol):
     def clips(self) -> npt.NDArray[np.bool_]:
         """(N,) whether a record is a clip."""
 
+    @property
+    def studies(self) -> npt.NDArray[np.int64]:
+        """(N,) number of the study that each record is of."""
+
     def source(self, record: int) -> Source:
         """A record to cut views from."""
 
@@ -76,11 +84,11 @@ class Matcher(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A landmark, the record that shows it too, and where."""
+    """A landmark or moment, the record that shows it too, and where or when."""
 
-    here: Landmark
+    here: Landmark | Moment
     record: int
-    there: Landmark
+    there: Landmark | Moment
     score: float
     kept: bool
 
@@ -95,6 +103,8 @@ def draw_pair(
     """The first of ``tries`` pairs whose score reaches the threshold, else the best of them."""
     partner = spec.partner
     assert partner is not None
+    if partner.kind == "study":
+        return _draw_clips(spec, partner, rng, sources, record)
     source = sources.source(record)
     axis = axis_of(spec, source)
     size = in_record(np.array(size_of(spec.views[0].crop)), axis)
@@ -121,14 +131,18 @@ def check_partners(spec: ViewSpec, sources: Sources) -> None:
 
     Raises:
         ConfigError: partners beside partitions or a stack; neighbours of whole volumes; parts of
-            pictures; any of them of clips.
+            pictures; any of them of clips, but for those of a study, which are of clips only.
         NothingUsableError: no record has a partner.
     """
     flat = len(spec.views[0].crop) == 2
     if spec.partitions and sources.pictures.any():
         what = f"{int(sources.pictures.sum())} records are pictures, which have no parts"
         raise ConfigError(what, fix="leave them out: --where \"kind == 'volume'\"")
-    if (spec.partitions or spec.stack or spec.partner) and sources.clips.any():
+    of_study = spec.partner is not None and spec.partner.kind == "study"
+    if of_study and not (spec.clip and sources.clips.all()):
+        what = "partners of one study are for clips and encoders of clips"
+        raise ConfigError(what, fix="partner.kind=patient, or encoder=video_vit-s")
+    if (spec.partitions or spec.stack or (spec.partner and not of_study)) and sources.clips.any():
         what = f"{int(sources.clips.sum())} records are clips, which have no parts, slices, partner"
         raise ConfigError(what, fix="leave them out: --where \"kind != 'clip'\"")
     if spec.partner is None:
@@ -145,8 +159,9 @@ def check_partners(spec: ViewSpec, sources: Sources) -> None:
             raise NothingUsableError("pictures have no neighbouring slices", fix="use volumes")
         return
     if not any(len(_candidates(kind, sources, n)) for n in _one_of_each(sources)):
-        among = "of other patients" if kind == "anatomy" else "of the same patient"
-        what = f"no record has a partner {among}"
+        among = {"anatomy": "of other patients", "study": "in its study"}
+        among_them = among.get(kind, "of the same patient")
+        what = f"no record has a partner {among_them}"
         raise NothingUsableError(what, fix="add records, or choose another objective")
 
 
@@ -183,14 +198,45 @@ def _candidates(kind: str, sources: Sources, record: int) -> npt.NDArray[np.int6
     allowed = (~same if kind == "anatomy" else same) & (
         sources.pictures == sources.pictures[record]
     )
+    if kind == "study":
+        allowed &= sources.studies == sources.studies[record]
     allowed[record] = False
     return np.flatnonzero(allowed)
 
 
+def _draw_clips(
+    spec: ViewSpec, partner: PartnerSpec, rng: np.random.Generator, sources: Sources, record: int
+) -> Pair:
+    """Another clip of the study, and the moments that the first views show."""
+    assert spec.clip is not None
+    source, count = sources.source(record), spec.views[0].crop[0]
+    best: Pair | None = None
+    others = rng.permutation(_candidates(partner.kind, sources, record))
+    for other in others[: partner.tries].tolist():
+        clips = source, sources.source(other)
+        if partner.synchronous:
+            found = draw_together(rng, clips, count, spec.clip)
+        else:
+            here, there = (draw_moment(rng, clip, count, spec.clip) for clip in clips)
+            found = (here, there), 1.0
+        if found is None:
+            continue
+        moments, score = found
+        kept = score >= partner.threshold
+        if best is None or score > best.score:
+            best = Pair(moments[0], other, moments[1], score, kept)
+        if kept:
+            break
+    if best is None:
+        alone = draw_moment(rng, source, count, spec.clip)
+        best = Pair(alone, record, alone, _NONE, kept=False)
+    return best
+
+
 def _one_of_each(sources: Sources) -> npt.NDArray[np.int64]:
-    """A record of each patient and kind: the others have as many partners."""
-    both = np.stack([sources.patients, sources.pictures], 1)
-    return np.asarray(np.unique(both, axis=0, return_index=True)[1])
+    """A record of each patient, study and kind: the others have as many partners."""
+    groups = np.stack([sources.patients, sources.studies, sources.pictures], 1)
+    return np.asarray(np.unique(groups, axis=0, return_index=True)[1])
 
 
 def _neighbour(

@@ -158,7 +158,7 @@ class Phantoms:
 
     def __init__(self, kind, *, mixed=False):
         self.kind = kind
-        self.patients = np.arange(RECORDS) // 2
+        self.patients = self.studies = np.arange(RECORDS) // 2
         self.pictures = np.full(RECORDS, kind == "image")
         if mixed:
             self.pictures[1::4] = True

@@ -24,6 +24,19 @@ def source(volume=VOLUME, **more):
     return Source(read=reader(volume), shape_DHW=volume.shape[1:], **(values | more))
 
 
+class Records:
+    """Sources in memory; each patient is one study unless told."""
+
+    def __init__(self, sources, patients, studies=None):
+        self.sources, self.patients = sources, np.array(patients)
+        self.studies = self.patients if studies is None else np.array(studies)
+        self.pictures = np.array([one.shape_DHW[0] == 1 for one in sources])
+        self.clips = np.array([one.kind == "clip" for one in sources])
+
+    def source(self, record):
+        return self.sources[record]
+
+
 def views_of(seed, record, *views, **for_all):
     return build_views(ViewSpec(views=views, **for_all), generator(seed), record)
 

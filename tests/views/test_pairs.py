@@ -9,19 +9,7 @@ from medssl.core.viewspec import PartnerSpec, Spatial, View, ViewSpec
 from medssl.views.matching import BodyMatcher
 from medssl.views.pairs import Match, check_partners
 from medssl.views.sample import build_sample
-from tests.views.sources import source
-
-
-class Records:
-    """Sources in memory."""
-
-    def __init__(self, sources, patients):
-        self.sources, self.patients = sources, np.array(patients)
-        self.pictures = np.array([one.shape_DHW[0] == 1 for one in sources])
-        self.clips = np.array([one.kind == "clip" for one in sources])
-
-    def source(self, record):
-        return self.sources[record]
+from tests.views.sources import Records, source
 
 
 class Exact:

@@ -28,13 +28,13 @@ def nt_xent(
     """SimCLR's loss: each view finds its partner among all 2B - 1 other views.
 
     l(i, j) = -log exp(s_ij / t) / sum_{k != i} exp(s_ik / t) with cosine s, mean over 2B rows.
-    With one sample there is no negative, and the loss is 0.
+    With one sample there is no negative, and the loss is 0; as it is without any.
 
     Args:
         a_BD: embeddings of first views, of all ranks.
         b_BD: of second views.
         temperature: t.
-        record_B: record of each sample; default: all differ.
+        record_B: record, or patient, of each sample; default: all differ.
 
     Source: Chen et al. 2020, Eq. 1.
 
@@ -52,7 +52,7 @@ def nt_xent(
     logits_NN = logits_NN.masked_fill(rows[:, None] == rows, -torch.inf)
     if record_B is not None:
         logits_NN = _drop_same(logits_NN, record_B.repeat(2), record_B.repeat(2), partner)
-    return F.cross_entropy(logits_NN, partner)
+    return F.cross_entropy(logits_NN, partner) if count else z_ND.sum()
 
 
 def info_nce(
