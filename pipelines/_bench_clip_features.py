@@ -26,6 +26,9 @@ from pipelines._short_run import short_run
 Array = npt.NDArray[Any]
 # The smallest encoder, on clips of a second: what is compared sees them all alike.
 ENCODER, CROP, BATCH = "video_vit-xs", (16, 112, 112), 16
+# Learning rates other than the shipped ones, which are for 20,000 steps; chosen on the hearts that
+# :mod:`pipelines.echo_discovr` trains on, one seed.
+_LR = {"discovr": 1.0e-3}
 # Levels of the grey values of a frame, beside their mean and spread.
 _PERCENT = (5, 25, 50, 75, 95)
 # Clips that pass the encoder at once.
@@ -69,23 +72,31 @@ class Looks:
 
 @torch.inference_mode()
 def features(encoder: Encoder, x_NKCTHW: Array) -> Array:
-    """(N, D): the mean of all tokens of all clips of a video."""
+    """(N, 2 D): the mean token of each time step, its mean and spread over time.
+
+    The spread counts: whoever averages a clip's tokens alone loses most of what moves.
+    """
     encoder.eval()
     count, clips = x_NKCTHW.shape[:2]
     found = []
     for part in torch.split(torch.from_numpy(x_NKCTHW).flatten(0, 1), _CLIPS):
         tokens_BND = encoder(part).tokens_BND
         assert tokens_BND is not None
-        found.append(tokens_BND.float().mean(1).numpy())
-    return np.asarray(np.concatenate(found).reshape(count, clips, -1).mean(1))
+        steps = encoder.grid(tuple(part.shape[2:]))[0]
+        found.append(tokens_BND.float().unflatten(1, (steps, -1)).mean(2).numpy())
+    return over_time(np.concatenate(found).reshape(count, clips, steps, -1))
 
 
 def grey_statistics(x_NKCTHW: Array) -> Array:
-    """(N, 14): of mean, spread and percentiles of each frame, the mean and spread over time."""
-    flat = x_NKCTHW.reshape(*x_NKCTHW.shape[:4], -1)
+    """(N, 14): mean, spread and percentiles of each frame, their mean and spread over time."""
+    flat = x_NKCTHW.reshape(*x_NKCTHW.shape[:4], -1)[:, :, 0]
     levels = [flat.mean(-1), flat.std(-1), *np.percentile(flat, _PERCENT, axis=-1)]
-    per_frame = np.stack(levels, axis=-1)[:, :, 0]
-    return np.concatenate([per_frame.mean((1, 2)), per_frame.std(2).mean(1)], axis=1)
+    return over_time(np.stack(levels, axis=-1))
+
+
+def over_time(x_NKTD: Array) -> Array:
+    """(N, 2 D): mean over time and spread over time, means over the clips of a video."""
+    return np.concatenate([x_NKTD.mean((1, 2)), x_NKTD.std(2).mean(1)], axis=1)
 
 
 def random_encoder(seed: int) -> Encoder:
@@ -118,6 +129,7 @@ def pretrained_encoder(
         size_px=min(CROP[1:]),
         crop=list(CROP),
         seed=seed,
+        **({"lr": _LR[objective]} if objective in _LR else {}),
         **options,
     )
     card, weights = load_card(run.out)

@@ -30,7 +30,7 @@ _TESTED = 0.3
 
 @dataclass(frozen=True)
 class Arm:
-    """An objective with its options and seeds; without an objective nothing is trained."""
+    """An objective with its options; without an objective nothing is trained."""
 
     objective: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -43,9 +43,9 @@ ARMS = {
     RANDOM: Arm(),
     "discovr": Arm("discovr"),
     "videomae": Arm("videomae"),
-    "discovr, no image branch": Arm("discovr", {"objective.image_branch": False}),
-    "discovr, no cluster distillation": Arm("discovr", {"objective.cluster_weight": 0}),
-    "discovr, misaligned tokens": Arm("discovr", {"objective.misaligned": True}),
+    "discovr without image branch": Arm("discovr", {"objective.image_branch": False}),
+    "discovr without cluster distillation": Arm("discovr", {"objective.cluster_weight": 0}),
+    "discovr with misaligned tokens": Arm("discovr", {"objective.misaligned": True}),
 }
 
 
@@ -138,7 +138,7 @@ class Hearts:
             return grey_statistics(x_NKCTHW)
         if arm.objective is None:
             return features(random_encoder(job.seed), x_NKCTHW)
-        name = f"{job.arm.replace(', ', '-').replace(' ', '_')}_{job.seed}"
+        name = f"{job.arm.replace(' ', '_')}_{job.seed}"
         encoder = pretrained_encoder(
             arm.objective,
             arm.options,

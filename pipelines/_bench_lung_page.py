@@ -35,11 +35,13 @@ _METHOD = (
     "{groups} groups that were guessed from file names; each group is judged by what was fitted "
     "on the other groups, and all clips are pooled. Objectives ({encoder}, clips of {crop}) are "
     "pretrained on the {others} clips of other contributors (`lung_ultrasound`) without labels, "
-    "{samples:,} clips seen by each, shipped options but for teachers' momentum 0.97: no tested "
-    "clip was seen. Frozen features: mean of the tokens of five clips per video. Linear: ridge, "
-    "penalty by leave-one-out; kNN: 5 clips; both without regard to how frequent a class is. "
-    "Normals only: fitted on regular clips alone. 95 % intervals: groups are resampled, 10,000 "
-    "draws, of the mean over seeds; draws without one of the classes are left out."
+    "{samples:,} clips seen by each, shipped options but for teachers' momentum 0.97 and "
+    "discovr's learning rate, 1e-3: no tested clip was seen. Frozen features: the mean token of "
+    "each time step, its mean and spread over time, of five clips per video; grey statistics: "
+    "mean, spread and five percentiles of each frame, in the same way. Linear: ridge, penalty by "
+    "leave-one-out; kNN: 5 clips; both without regard to how frequent a class is. Normals only: "
+    "fitted on regular clips alone. 95 % intervals: groups are resampled, 10,000 draws, of the "
+    "mean over seeds; draws without one of the classes are left out."
 )
 _LIMITS = (
     "{clips} clips in {groups} groups of one hospital are few: intervals are wide, and nothing "

@@ -27,7 +27,7 @@ SEEDS = (0, 1, 2)
 def main(
     out: Annotated[Path, typer.Option(help="Where phantoms and runs go.")],
     hearts: Annotated[int, typer.Option(help="Phantom hearts; 3 in 10 are tested.")] = 400,
-    samples: Annotated[int, typer.Option(help="Clips seen by each pretraining.")] = 3_200,
+    samples: Annotated[int, typer.Option(help="Clips seen by each pretraining.")] = 1_600,
     jobs: Annotated[int, typer.Option(help="Trainings at a time, one thread each.")] = 1,
     only: Annotated[str, typer.Option(help="Arms, separated by commas; all by default.")] = "",
     report: Annotated[bool, typer.Option(help="Run nothing; write what there is.")] = False,

@@ -26,7 +26,7 @@ SEEDS = (0, 1, 2)
 def main(
     data: Annotated[Path, typer.Option(help="Folder of the two sets.")],
     out: Annotated[Path, typer.Option(help="Where the runs go.")],
-    samples: Annotated[int, typer.Option(help="Clips seen by each pretraining.")] = 1_600,
+    samples: Annotated[int, typer.Option(help="Clips seen by each pretraining.")] = 800,
     jobs: Annotated[int, typer.Option(help="Trainings at a time, one thread each.")] = 1,
     report: Annotated[bool, typer.Option(help="Run nothing; write what there is.")] = False,
     results: Annotated[Path, typer.Option(help="Markdown file to write.")] = RESULTS,
