@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,14 +61,16 @@ def write_table(
 
 def peak_mb(command: list[str]) -> float:
     """Peak proportional set size of a command and its children, in MB, sampled every 10 ms."""
-    process = subprocess.Popen(command)
-    peak = 0.0
+    return max(memory_mb_of(subprocess.Popen(command), 0.01), default=0.0)
+
+
+def memory_mb_of(process: subprocess.Popen[bytes], every_s: float) -> Iterator[float]:
+    """Proportional set size of a process and its children, in MB, time and again until it ends."""
     while process.poll() is None:
-        peak = max(peak, sum(_pss_mb(pid) for pid in _family(process.pid)))
-        time.sleep(0.01)
+        yield sum(_pss_mb(pid) for pid in _family(process.pid))
+        time.sleep(every_s)
     if process.returncode not in (0, 4):
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return peak
+        raise subprocess.CalledProcessError(process.returncode, process.args)
 
 
 def own_processor_s() -> float:

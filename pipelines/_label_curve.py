@@ -15,7 +15,7 @@ import medssl
 from medssl.core.errors import UsageError
 from medssl.core.runlog import write_text
 from medssl.core.seeding import generator
-from medssl.stages._paired import dice_difference, mean_dice
+from medssl.stages._paired import mean_score, score_difference
 from pipelines._ledger import missing, read_rows, run_missing
 from pipelines._msd import link_cases
 
@@ -48,6 +48,9 @@ class Curve:
     pretrain_overrides: dict[str, Any] = field(default_factory=dict)
     remark: str = ""
     """How the recipe came about; stands below the table."""
+    task: str = "segmentation"
+    measures: dict[str, str] = field(default_factory=lambda: {"dice": "Dice"})
+    """Scores of each case of a ``metrics.json``, with their names; the first goes to the ledger."""
 
     def pretrained(self) -> Path:
         """The pretraining run on the training images, made or continued if need be."""
@@ -81,41 +84,45 @@ class Curve:
         """Options of this arm's fine-tuning that differ from the recipe."""
         return {}
 
+    def labels_of(self, job: Job) -> dict[str, Any]:
+        """Task and labelled cases of this fine-tuning."""
+        return {"task": self.task, "data": self.labelled_folder(job.labels, job.seed)}
+
+    def tested(self) -> tuple[Path, Path]:
+        """Inputs and references to test on."""
+        return self.out / "test" / "imagesTr", self.out / "test" / "labelsTr"
+
     def metrics(self, job: Job) -> Path:
         return self.out / job.name / "metrics.json"
 
     def finish(self, job: Job) -> dict[str, Any]:
-        """Fine-tune, predict the test volumes, evaluate; returns the ledger's row."""
+        """Fine-tune, predict the test cases, evaluate; returns the ledger's row."""
         folder = self.out / job.name
         shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
         run = medssl.finetune(
             config=self.finetune,
-            data=self.labelled_folder(job.labels, job.seed),
             out=folder / "finetune",
             store=self.out / "store",
             steps=job.steps,
             seed=job.seed,
             quiet=True,
-            task="segmentation",
             init=self.init(job),
+            **self.labels_of(job),
             **self.recipe(job),
         )
-        test = self.out / "test"
+        inputs, references = self.tested()
         predictions = folder / "predictions"
-        medssl.predict(input=test / "imagesTr", out=predictions, checkpoint=run.out)
-        medssl.evaluate(
-            task="segmentation",
-            pred=predictions,
-            ref=test / "labelsTr",
-            out=self.metrics(job),
-        )
+        medssl.predict(input=inputs, out=predictions, checkpoint=run.out)
+        medssl.evaluate(task=self.task, pred=predictions, ref=references, out=self.metrics(job))
         shutil.rmtree(predictions)
         shutil.rmtree(run.out / "checkpoints")
         card = json.loads((run.out / "model" / "card.json").read_text(encoding="utf-8"))
-        dice = json.loads(self.metrics(job).read_text(encoding="utf-8"))["dice"]
+        seen = card["provenance"]
+        measure = next(iter(self.measures))
+        found = json.loads(self.metrics(job).read_text(encoding="utf-8"))[measure]
         return {
-            "cases_digest": card["provenance"]["cases_digest"],
-            **{key: dice[key] for key in ("mean", "low", "high", "n")},
+            "cases_digest": seen.get("cases_digest") or seen["frames_digest"],
+            **{key: found[key] for key in ("mean", "low", "high", "n")},
         }
 
     def report(self, labels: Sequence[int], seeds: Sequence[int], steps: Sequence[int]) -> str:
@@ -135,13 +142,22 @@ class Curve:
                     for arm in ("scratch", "pretrained")
                 )
                 cells = [
-                    cell(mean_dice(scratch, self.groups)),
-                    cell(mean_dice(pretrained, self.groups)),
-                    cell(dice_difference(pretrained, scratch, self.groups), sign="+"),
+                    self.mean(scratch),
+                    self.mean(pretrained),
+                    self.difference(pretrained, scratch),
                 ]
                 lines.append(f"| {n} | {k} | {' | '.join(cells)} |")
         remark = [self.remark, ""] if self.remark else []
         return "\n".join([*lines, "", *remark, *self._by_seed(labels, seeds, steps), ""])
+
+    def mean(self, runs: Sequence[Path], measure: str = "") -> str:
+        """A score over seeds and cases; default: the first of ``measures``."""
+        return cell(mean_score(runs, self.groups, measure or next(iter(self.measures))))
+
+    def difference(self, runs: Sequence[Path], others: Sequence[Path], measure: str = "") -> str:
+        """Of two arms, as :meth:`mean`."""
+        name = measure or next(iter(self.measures))
+        return cell(score_difference(runs, others, self.groups, name), sign="+")
 
     def _method(self, seeds: Sequence[int]) -> str:
         return (

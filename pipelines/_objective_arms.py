@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import medssl
-from medssl.stages._paired import dice_difference, mean_dice
-from pipelines._label_curve import Curve, Job, cell
-from pipelines._ledger import read_rows
+from pipelines._label_curve import Curve, Job, run_jobs
+from pipelines._ledger import read_rows, run_missing
 from pipelines._short_run import short_run
 
 RANDOM = "random"
@@ -25,7 +24,7 @@ class Backbone:
         encoder: options of the encoder, ``name`` among them.
         crop: of pretraining and fine-tuning.
         finetune: what its fine-tuning changes in the common recipe.
-        objectives: those that it is pretrained with.
+        objectives: those that it is pretrained with; ``name@set`` on another set of images.
     """
 
     encoder: dict[str, Any]
@@ -78,48 +77,61 @@ class Arms(Curve):
     def learn(self, job: Pretraining) -> dict[str, Any]:
         """Pretrain on the training images; returns the ledger's row."""
         name, objective = job.arm.split(":")
+        objective, _, images = objective.partition("@")
         run = short_run(
             objective,
             steps=2 if self.smoke else self.samples // self.batch_size,
             batch_size=self.batch_size,
-            data=self.out / "catalog",
+            data=self.catalog(images),
             out=self.pretrain_run(job.arm, job.seed),
             store=self.out / "store_pretrain",
             seed=job.seed,
-            **self.backbones[name].options,
+            **{**self.backbones[name].options, **self.pretrain_overrides},
         )
         facts = json.loads((run.out / "run.json").read_text(encoding="utf-8"))
         return {"samples": self.samples, "records": facts["records"]}
 
-    def index(self, folder: Path) -> None:
-        """The catalog of the training images."""
-        if not (self.out / "catalog").is_dir():
+    def catalog(self, images: str = "") -> Path:
+        """Of the training images, or of another set."""
+        return self.out / f"catalog_{images}" if images else self.out / "catalog"
+
+    def index(self, folder: Path, images: str = "", **options: Any) -> None:
+        """Write the catalog of these images."""
+        if not self.catalog(images).is_dir():
             split = {"train": 1.0, "val": 0.0, "test": 0.0}
-            medssl.index(archive=folder, out=self.out / "catalog", split=split)
+            medssl.index(archive=folder, out=self.catalog(images), split=split, **options)
+
+    def run(
+        self, labels: Sequence[int], seeds: Sequence[int], steps: Sequence[int], jobs: int
+    ) -> None:
+        """Pretrain and fine-tune what is missing."""
+        names = self.names()
+        wanted = [Pretraining(a, s) for s in seeds for a in names if not a.endswith(RANDOM)]
+        run_missing(self.out / "pretrained.jsonl", wanted, self.learn, jobs)
+        plan = [Job(a, n, s, k) for k in steps for n in labels for s in seeds for a in names]
+        run_jobs(self, plan, jobs)
 
     def table(self, labels: Sequence[int], seeds: Sequence[int], steps: Sequence[int]) -> list[str]:
         """One row per arm, label count and number of steps, of what has been run."""
         rows = read_rows(self.out / "ledger.jsonl")
         done = {tuple(row[key] for key in Job._fields) for row in rows}
-        lines = ["| labelled | steps | backbone | objective | Dice | against random weights |"]
-        lines.append("|---|---|---|---|---|---|")
+        scores = " | ".join(f"{name} | against random weights" for name in self.measures.values())
+        lines = [f"| labelled | steps | backbone | objective | {scores} |"]
+        lines.append("|---" * (4 + 2 * len(self.measures)) + "|")
         for n in labels:
             for k in steps:
                 whole = [a for a in self.names() if all(Job(a, n, s, k) in done for s in seeds)]
                 lines += [self._row(arm, n, seeds, k) for arm in whole]
         return lines
 
-    def against(self, arm: str, other: str, n: int, seeds: Sequence[int], steps: int) -> str:
-        """Difference of two arms with its interval."""
-        ours, theirs = (
-            [self.metrics(Job(name, n, seed, steps)) for seed in seeds] for name in (arm, other)
-        )
-        return cell(dice_difference(ours, theirs, self.groups), sign="+")
-
     def _row(self, arm: str, n: int, seeds: Sequence[int], steps: int) -> str:
         name, objective = arm.split(":")
-        runs = [self.metrics(Job(arm, n, seed, steps)) for seed in seeds]
-        score = cell(mean_dice(runs, self.groups))
         base = f"{name}:{RANDOM}"
-        gain = "" if arm == base else self.against(arm, base, n, seeds, steps)
-        return f"| {n} | {steps} | {name} | {objective} | {score} | {gain} |"
+        ours, theirs = (
+            [self.metrics(Job(one, n, seed, steps)) for seed in seeds] for one in (arm, base)
+        )
+        cells = []
+        for measure in self.measures:
+            gain = "" if arm == base else self.difference(ours, theirs, measure)
+            cells += [self.mean(ours, measure), gain]
+        return f"| {n} | {steps} | {name} | {objective} | {' | '.join(cells)} |"

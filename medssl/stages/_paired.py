@@ -13,36 +13,36 @@ from medssl.core.errors import UsageError
 from medssl.evaluation.bootstrap import Interval, bootstrap_difference
 
 
-def case_dice(metrics: Path) -> dict[str, float]:
-    """Mean Dice over labels of each case of a ``metrics.json``."""
+def case_scores(metrics: Path, measure: str) -> dict[str, float]:
+    """A score of each case of a ``metrics.json``; the mean over its labels where it has several."""
     values: dict[str, list[float]] = defaultdict(list)
     for row in json.loads(metrics.read_text(encoding="utf-8"))["cases"]:
-        values[row["case"]].append(row["dice"])
+        values[row["case"]].append(row[measure])
     return {case: float(np.mean(found)) for case, found in values.items()}
 
 
-def mean_dice(runs: Sequence[Path], groups: Mapping[str, str]) -> Interval:
-    """Mean Dice over seeds (one ``metrics.json`` each) and cases, 95 % interval."""
-    values_SN, names = _table(runs)
+def mean_score(runs: Sequence[Path], groups: Mapping[str, str], measure: str) -> Interval:
+    """Mean over seeds (one ``metrics.json`` each) and cases, 95 % interval."""
+    values_SN, names = _table(runs, measure)
     zero_SN = np.zeros_like(values_SN)
     return bootstrap_difference(values_SN, zero_SN, [groups[name] for name in names])
 
 
-def dice_difference(
-    runs: Sequence[Path], others: Sequence[Path], groups: Mapping[str, str]
+def score_difference(
+    runs: Sequence[Path], others: Sequence[Path], groups: Mapping[str, str], measure: str
 ) -> Interval:
     """Mean of ``runs - others``, paired by seed and case; seeds and groups are resampled."""
-    a_SN, names = _table(runs)
-    b_SN, other_names = _table(others)
+    a_SN, names = _table(runs, measure)
+    b_SN, other_names = _table(others, measure)
     if names != other_names:
         raise UsageError("the two arms were not evaluated on the same cases")
     return bootstrap_difference(a_SN, b_SN, [groups[name] for name in names])
 
 
 def _table(
-    runs: Sequence[Path],
+    runs: Sequence[Path], measure: str
 ) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.float64]], list[str]]:
-    rows = [case_dice(run) for run in runs]
+    rows = [case_scores(run, measure) for run in runs]
     names = sorted(rows[0])
     if any(sorted(row) != names for row in rows):
         raise UsageError("the seeds were not evaluated on the same cases")

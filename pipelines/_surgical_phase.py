@@ -1,0 +1,49 @@
+"""The label curve on videos: phases of operations, from encoders that saw other images first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import medssl
+from pipelines._label_curve import Job
+from pipelines._objective_arms import Arms
+
+
+@dataclass(frozen=True)
+class PhaseArms(Arms):
+    """The experiment; ``data`` holds ``videos`` with their splits, and ``labels``."""
+
+    def labelled(self, labels: int, seed: int) -> Path:  # noqa: ARG002
+        """Nothing to write: a fine-tuning draws its videos itself, by seed."""
+        return self.data
+
+    def labels_of(self, job: Job) -> dict[str, Any]:
+        """The task, with its options, is the recipe's."""
+        videos, labels = (self.data / part for part in ("videos", "labels"))
+        return {"data": videos, "labels": labels, "labelled": job.labels}
+
+    def tested(self) -> tuple[Path, Path]:
+        return self.out / "test" / "videos", self.out / "test" / "labels"
+
+
+def operations(folder: Path, videos: int) -> Path:
+    """Phantom operations, five eighths to train on, one to choose by and two to test on."""
+    if not (folder / "run.json").is_file():
+        medssl.phantom(out=folder, kind="surgery", patients=videos, overwrite=True)
+    return folder
+
+
+def link_tested(data: Path, out: Path, names: Iterable[str]) -> None:
+    """Links to these test videos and their labels."""
+    for name in names:
+        for part, file in (
+            ("videos", data / "videos" / "test" / f"{name}.mp4"),
+            ("labels", data / "labels" / f"{name}-phase.txt"),
+        ):
+            link = out / part / file.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                link.symlink_to(file.resolve())

@@ -1,0 +1,73 @@
+"""Phases from few labelled videos: which videos are tested on, and the whole pipeline in small."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import surgical_phase
+from pipelines._label_curve import Job
+from pipelines._objective_arms import Backbone
+from pipelines._surgical_phase import PhaseArms, link_tested
+from pipelines.surgical_phase import main
+
+
+@pytest.fixture
+def arms(tmp_path):
+    backbone = Backbone({"name": "timm/test_vit3"}, (48, 64), {}, ("mae", "mae@polyps"))
+    return PhaseArms(
+        out=tmp_path / "out", data=tmp_path / "data", pretrain="", finetune="surgical_phase",
+        pool={}, groups={}, task="phase", measures={"f1": "F1", "accuracy": "accuracy"},
+        backbones={"vit": backbone},
+    )  # fmt: skip
+
+
+def test_an_eighth_a_quarter_and_all_of_the_training_videos_are_labelled():
+    train = surgical_phase.VIDEOS * 5 // 8
+    assert [n / train for n in surgical_phase.LABELS] == [0.125, 0.25, 1.0]
+
+
+def test_arms_differ_in_what_they_start_from_alone(arms):
+    names = arms.names()
+    assert names == ["vit:random", "vit:mae", "vit:mae@polyps"]
+    jobs = [Job(name, 5, 0, 100) for name in names]
+    assert [job.arm for job in jobs if arms.init(job) is None] == ["vit:random"]
+    assert len({arms.init(job) for job in jobs}) == 3
+    assert arms.labels_of(jobs[0]) == arms.labels_of(jobs[1]) == arms.labels_of(jobs[2])
+    assert arms.catalog("polyps") != arms.catalog()
+
+
+def test_only_videos_to_test_on_are_tested(arms, tmp_path):
+    link_tested(arms.data, arms.out / "test", ["video60"])
+    videos, labels = arms.tested()
+    assert [path.name for path in videos.iterdir()] == ["video60.mp4"]
+    assert [path.name for path in labels.iterdir()] == ["video60-phase.txt"]
+    assert next(videos.iterdir()).readlink().parent.name == "test"
+
+
+def pictures(folder):
+    rng = np.random.default_rng(0)
+    for name in "abcdef":
+        for part in ("images", "masks"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            x_HWC = rng.integers(0, 255, (64, 80, 3), dtype=np.uint8)
+            Image.fromarray(x_HWC).save(folder / part / f"{name}.jpg")
+    return folder
+
+
+@pytest.mark.slow
+def test_smoke(tmp_path):
+    out, table = tmp_path / "runs", tmp_path / "table.md"
+    main(out=out, pictures=pictures(tmp_path / "polyps"), smoke=True, results=table)
+    rows = [line for line in table.read_text().splitlines() if line.startswith("| 2 | 2 |")]
+    assert [row.split(" | ")[3] for row in rows] == ["random", "mae", "mae@polyps"]
+    seen = [json.loads(line) for line in (out / "pretrained.jsonl").read_text().splitlines()]
+    assert [row["records"] for row in seen] == [5, 5]
+    digests = [json.loads(line)["cases_digest"] for line in (out / "ledger.jsonl").open()]
+    assert len(digests) == 3 and len(set(digests)) == 1
+    assert "Phantoms only" in table.read_text()
+    before = (out / "ledger.jsonl").read_text()
+    main(out=out, pictures=tmp_path / "polyps", smoke=True, results=tmp_path / "again.md")
+    assert (out / "ledger.jsonl").read_text() == before
+    assert (tmp_path / "again.md").read_text() == table.read_text()
