@@ -23,7 +23,7 @@ def state(task):
     return {name: value.clone() for name, value in task.state_dict().items()}
 
 
-@pytest.mark.parametrize("length", [1, 7, 1024])
+@pytest.mark.parametrize("length", [1, 7, 1024, 65536])
 def test_v2_with_equal_embeddings_is_log_of_the_queue_plus_1(length):
     one = torch.ones(4, 8)
     loss = queue_nce(one, one, torch.ones(length, 8), temperature=0.2)
