@@ -55,7 +55,8 @@ def candidates(annotation, value):
     if origin is tuple:
         return _tuples(annotation, value)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation()]
+        needed = {k: f for k, f in annotation.model_fields.items() if f.is_required()}
+        return [annotation(**{k: candidates(f.annotation, None)[0] for k, f in needed.items()})]
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return [other for other in annotation if other != value]
     if annotation is int:
