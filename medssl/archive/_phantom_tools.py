@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,19 @@ _SHAFT = (95, 95, 100)
 _BAG = (225, 225, 215)
 
 
+class Tissue(NamedTuple):
+    """Range of each colour, and how near the camera is."""
+
+    red: tuple[float, float] = (140, 200)
+    green: tuple[float, float] = (50, 95)
+    blue: tuple[float, float] = (45, 85)
+    zoom: tuple[float, float] = (0.85, 1.25)
+
+
+RED = Tissue()
+PALE = Tissue((165, 210), (120, 160), (75, 115), (1.25, 1.6))
+
+
 @dataclass(frozen=True, eq=False)
 class Look:
     """What one video looks like.
@@ -59,14 +73,14 @@ class Look:
         return self.ground[top : top + h, left : left + w].copy()
 
 
-def draw_look(rng: np.random.Generator, shape_HW: tuple[int, int]) -> Look:
+def draw_look(rng: np.random.Generator, shape_HW: tuple[int, int], tissue: Tissue = RED) -> Look:
     """Of a video."""
     h, w = shape_HW
     size = (h + 2 * _MARGIN, w + 2 * _MARGIN)
     texture = sum(
         ndimage.gaussian_filter(rng.normal(size=size), grain) * grain for grain in (1.5, 4, 12)
     )
-    base = np.array([rng.uniform(140, 200), rng.uniform(50, 95), rng.uniform(45, 85)])
+    base = np.array([rng.uniform(*colour) for colour in tissue[:3]])
     ground = base * (1 + 0.25 * np.asarray(texture)[..., None])
     rows, columns = np.indices(shape_HW)
     middle = np.array(shape_HW) / 2 + rng.uniform(-8, 8, 2)
@@ -76,7 +90,7 @@ def draw_look(rng: np.random.Generator, shape_HW: tuple[int, int]) -> Look:
         ground=ground.astype(np.float32),
         light=light.astype(np.float32),
         tint=rng.uniform(0.85, 1.15, 3).astype(np.float32),
-        zoom=float(rng.uniform(0.85, 1.25)),
+        zoom=float(rng.uniform(*tissue.zoom)),
     )
 
 

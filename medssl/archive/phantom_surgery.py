@@ -1,9 +1,13 @@
-"""Operations on video: seven phases in their order, with tools that come and go.
+"""Operations on video: phases in their order, with tools that come and go.
 
 Each phase has its tools and its way of moving them; some phases share their tools and differ in
 motion only, and any tool may be out of view. Lengths vary, phases are skipped, and some are gone
 back to. What differs from video to video and says nothing of the phase: colour and texture of the
 tissue, light, zoom, the shake of the camera, the look of the instruments.
+
+There are two procedures, for studies of transfer: seven phases with the names of Cholec80's, and
+six of a resection on paler tissue, seen from nearer, with other tools in its phases. Fast small
+strokes dissect, wide slow ones clear and rinse in both; no phase of one is a phase of the other.
 
 Files lie as those of Cholec80: a line per frame in ``video01-phase.txt``, a line per 25th frame in
 ``video01-tool.txt``.
@@ -14,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from medssl.archive._phantom_tools import TOOLS, draw_look, paint, paint_bag
+from medssl.archive._phantom_tools import PALE, RED, TOOLS, Tissue, draw_look, paint, paint_bag
 from medssl.archive._phantom_video import write_video
 from medssl.core.phases import CHOLEC80
 from medssl.core.seeding import generator
@@ -48,6 +52,19 @@ class Phase(NamedTuple):
     motion: Motion
 
 
+class Procedure(NamedTuple):
+    """Phases in order, their names, and the chance that one is left out or gone back to.
+
+    ``back``: phase -> the one before that is gone back to from it, and the chance.
+    """
+
+    plan: tuple[Phase, ...]
+    names: tuple[str, ...]
+    skipped: dict[int, float]
+    back: dict[int, tuple[int, float]]
+    tissue: Tissue = RED
+
+
 _STILL = Motion((2, 2), (0.2, 0.3))
 _PLAN = (
     Phase(0.6, {"Grasper": 0.7}, _STILL),
@@ -58,9 +75,26 @@ _PLAN = (
     Phase(0.9, {"Irrigator": 0.7, "Bipolar": 0.6, "Grasper": 0.5}, Motion((10, 10), (0.6, 0.6))),
     Phase(0.5, {"Grasper": 0.8, "SpecimenBag": 0.7}, Motion((20, 3), (0.15, 0.1))),
 )
-# Chance that a phase is left out, and that one is gone back to from another.
-_SKIPPED = {0: 0.1, 4: 0.1, 5: 0.2, 6: 0.15}
-_BACK = {2: (1, 0.2), 5: (3, 0.25)}
+_OTHER_PLAN = (
+    Phase(0.6, {"Irrigator": 0.5, "Grasper": 0.6}, Motion((4, 14), (0.2, 0.2))),
+    Phase(1.4, {"Scissors": 0.8, "Grasper": 0.7}, Motion((4, 3), (1.8, 2.1))),
+    Phase(0.8, {"Bipolar": 0.8, "Clipper": 0.5}, Motion((2, 2), (0.3, 0.2))),
+    Phase(1.5, {"Scissors": 0.8, "Grasper": 0.7}, Motion((16, 8), (0.5, 0.3))),
+    Phase(0.6, {"SpecimenBag": 0.8, "Bipolar": 0.4}, Motion((18, 4), (0.2, 0.1))),
+    Phase(0.8, {"Irrigator": 0.7, "Clipper": 0.5}, Motion((9, 12), (0.6, 0.5))),
+)
+_OTHER_NAMES = (
+    "Exploration", "Mobilisation", "VesselSealing", "Resection", "SpecimenRemoval", "Closure",
+)  # fmt: skip
+PROCEDURES = {
+    "first": Procedure(
+        _PLAN, CHOLEC80, {0: 0.1, 4: 0.1, 5: 0.2, 6: 0.15}, {2: (1, 0.2), 5: (3, 0.25)}
+    ),
+    "second": Procedure(
+        _OTHER_PLAN, _OTHER_NAMES, {0: 0.15, 4: 0.2}, {2: (1, 0.3), 3: (2, 0.2)}, PALE
+    ),
+}
+FIRST = PROCEDURES["first"]
 
 
 @dataclass(frozen=True)
@@ -70,40 +104,45 @@ class Operation:
     Attributes:
         phase_T: number of the phase of each frame.
         tools_TK: which tools are in view, in the order of ``TOOLS``.
+        procedure: whose phases they are.
     """
 
     phase_T: npt.NDArray[np.int64]
     tools_TK: npt.NDArray[np.bool_]
+    procedure: Procedure = FIRST
 
 
-def draw_order(rng: np.random.Generator) -> list[int]:
+def draw_order(rng: np.random.Generator, procedure: Procedure = FIRST) -> list[int]:
     """Phases as they follow each other: in order, some skipped, some gone back to."""
     order: list[int] = []
-    for phase in range(len(_PLAN)):
-        if rng.random() < _SKIPPED.get(phase, 0.0):
+    for phase in range(len(procedure.plan)):
+        if rng.random() < procedure.skipped.get(phase, 0.0):
             continue
         order.append(phase)
-        before, chance = _BACK.get(phase, (0, 0.0))
+        before, chance = procedure.back.get(phase, (0, 0.0))
         if rng.random() < chance:
             order += [before, phase]
     return order
 
 
-def draw_operation(rng: np.random.Generator, seconds: float) -> Operation:
+def draw_operation(
+    rng: np.random.Generator, seconds: float, procedure: Procedure = FIRST
+) -> Operation:
     """Phases of about ``seconds`` each, and their tools."""
     phases, tools = [], []
-    for phase in draw_order(rng):
-        length_s = seconds * _PLAN[phase].length * rng.lognormal(-0.08, 0.4)
+    for phase in draw_order(rng, procedure):
+        length_s = seconds * procedure.plan[phase].length * rng.lognormal(-0.08, 0.4)
         frames = max(round(length_s * FPS), FPS)
         phases.append(np.full(frames, phase))
-        shares = [_PLAN[phase].tools.get(tool, 0.0) for tool in TOOLS]
+        shares = [procedure.plan[phase].tools.get(tool, 0.0) for tool in TOOLS]
         tools.append(np.stack([_in_view(rng, frames, share) for share in shares], axis=1))
-    return Operation(np.concatenate(phases), np.concatenate(tools))
+    return Operation(np.concatenate(phases), np.concatenate(tools), procedure)
 
 
 def frames_of(operation: Operation, rng: np.random.Generator) -> Iterator[npt.NDArray[np.uint8]]:
     """The video, (H, W, 3) a frame."""
-    look = draw_look(rng, SHAPE_HW)
+    procedure = operation.procedure
+    look = draw_look(rng, SHAPE_HW, procedure.tissue)
     start = rng.uniform(0, 2 * np.pi, (len(TOOLS), 2))
     drift = rng.uniform(0, 2 * np.pi, 2)
     noise = np.random.default_rng(rng.integers(2**31))
@@ -114,7 +153,7 @@ def frames_of(operation: Operation, rng: np.random.Generator) -> Iterator[npt.ND
         shake = 3 * np.sin(0.7 * time_s + drift) + noise.normal(0, 0.3, 2)
         picture = look.tissue(shake)
         for tool in np.flatnonzero(there_K):
-            tip = _tip(_PLAN[phase].motion, int(tool), start[tool], time_s)
+            tip = _tip(procedure.plan[phase].motion, int(tool), start[tool], time_s)
             if TOOLS[tool] == "SpecimenBag":
                 paint_bag(picture, look, tip)
             else:
@@ -124,7 +163,12 @@ def frames_of(operation: Operation, rng: np.random.Generator) -> Iterator[npt.ND
 
 
 def write_operations(
-    out: Path, *, counts: Sequence[int] = (40, 8, 16), seconds: float = 10.0, seed: int = 0
+    out: Path,
+    *,
+    counts: Sequence[int] = (40, 8, 16),
+    seconds: float = 10.0,
+    seed: int = 0,
+    procedure: Literal["first", "second"] = "first",
 ) -> Path:
     """Write ``out/videos/{train,val,test}`` and ``out/labels``; returns the folder of labels.
 
@@ -135,13 +179,14 @@ def write_operations(
         counts: videos to train on, to choose by, to test on.
         seconds: typical length of a phase.
         seed: of every random number.
+        procedure: which of the two.
     """
     labels = out / "labels"
     labels.mkdir(parents=True)
     splits = np.repeat(["train", "val", "test"], counts)
     for number, split in enumerate(splits, start=1):
-        rng = generator(seed, "operation", number)
-        operation = draw_operation(rng, seconds)
+        rng = generator(seed, "operation" if procedure == "first" else procedure, number)
+        operation = draw_operation(rng, seconds, PROCEDURES[procedure])
         name = f"video{number:02d}"
         write_video(out / "videos" / split / f"{name}.mp4", frames_of(operation, rng), FPS)
         _write_labels(labels / name, operation)
@@ -150,7 +195,8 @@ def write_operations(
 
 def _write_labels(stem: Path, operation: Operation) -> None:
     lines = ["Frame\tPhase"]
-    lines += [f"{n}\t{CHOLEC80[phase]}" for n, phase in enumerate(operation.phase_T)]
+    names = operation.procedure.names
+    lines += [f"{n}\t{names[phase]}" for n, phase in enumerate(operation.phase_T)]
     stem.with_name(f"{stem.name}-phase.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     rows = ["\t".join(["Frame", *TOOLS])]
     for n, there_K in enumerate(operation.tools_TK[::TOOL_EVERY].astype(int)):

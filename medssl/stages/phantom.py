@@ -24,6 +24,8 @@ class PhantomConfig(Config):
     patients: int = Field(default=12, ge=1)
     """Patients of the archive, each with one CT and one MR, or with one video."""
     seed: int = 0
+    procedure: Literal["first", "second"] = "first"
+    """Of ``surgery``: ``second`` has other phases, tools, colours and names."""
     labelled: Literal["MR", "CT"] = "MR"
     """What the labelled scans are."""
     overwrite: bool = False
@@ -46,7 +48,7 @@ def run(config: PhantomConfig) -> Run:
     if config.kind == "surgery":
         val, test = (round(config.patients * share) for share in (1 / 8, 1 / 4))
         counts = (config.patients - val - test, val, test)
-        write_operations(config.out, counts=counts, seed=config.seed)
+        write_operations(config.out, counts=counts, seed=config.seed, procedure=config.procedure)
         return run.finish(patients=config.patients)
     phantom = write_archive(
         config.out, patients=config.patients, seed=config.seed, labelled=config.labelled

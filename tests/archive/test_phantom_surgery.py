@@ -9,6 +9,7 @@ from medssl.archive._phantom_tools import TOOLS, draw_look, paint, paint_bag
 from medssl.archive.labelled_videos import load_videos
 from medssl.archive.phantom_surgery import (
     FPS,
+    PROCEDURES,
     SHAPE_HW,
     draw_operation,
     draw_order,
@@ -77,6 +78,26 @@ def test_the_same_tools_move_otherwise_in_another_phase():
         frames = np.stack([x.astype(float) for x in frames_of(shown, generator(3))])
         swing[phase] = (np.ptp(frames, axis=0).max(-1) > 60).sum()
     assert swing[3] > 2 * swing[1]
+
+
+def test_the_second_procedure_has_other_phases_in_order_on_paler_tissue():
+    second = PROCEDURES["second"]
+    orders = [draw_order(generator(0, n), second) for n in range(300)]
+    back = {(a, b) for order in orders for a, b in pairwise(order) if b <= a}
+    assert back == {(2, 1), (3, 2)}
+    assert all({1, 2, 3, 5} <= set(order) for order in orders)
+    assert not set(second.names) & set(CHOLEC80)
+    tools = [frozenset(phase.tools) for one in PROCEDURES.values() for phase in one.plan]
+    assert len(set(tools[7:]) - set(tools[:7])) == 5
+    colours = [np.mean([draw_look(generator(n), SHAPE_HW, one.tissue).ground.mean((0, 1))
+                        for n in range(20)], 0) for one in PROCEDURES.values()]  # fmt: skip
+    assert colours[1][1] > colours[0][1] + 40
+
+
+def test_files_of_the_second_procedure_name_its_phases(tmp_path):
+    write_operations(tmp_path, counts=(2, 0, 0), seconds=0.3, procedure="second")
+    found = load_videos(tmp_path / "videos", tmp_path / "labels")
+    assert set(found.names) <= set(PROCEDURES["second"].names) and len(found.names) > 3
 
 
 @pytest.fixture(scope="module")
