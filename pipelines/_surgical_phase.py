@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 import medssl
+from medssl.core.clips import kept_frames
 from pipelines._label_curve import Job
 from pipelines._objective_arms import Arms
 
@@ -21,9 +25,8 @@ class PhaseArms(Arms):
         return self.data
 
     def labels_of(self, job: Job) -> dict[str, Any]:
-        """The task, with its options, is the recipe's."""
         videos, labels = (self.data / part for part in ("videos", "labels"))
-        return {"data": videos, "labels": labels, "labelled": job.labels}
+        return {"task": self.task, "data": videos, "labels": labels, "labelled": job.labels}
 
     def tested(self) -> tuple[Path, Path]:
         return self.out / "test" / "videos", self.out / "test" / "labels"
@@ -33,6 +36,25 @@ def operations(folder: Path, videos: int) -> Path:
     """Phantom operations, five eighths to train on, one to choose by and two to test on."""
     if not (folder / "run.json").is_file():
         medssl.phantom(out=folder, kind="surgery", patients=videos, overwrite=True)
+    return folder
+
+
+def write_frames(videos: Path, folder: Path, fps: float = 1.0) -> Path:
+    """Frames of all videos as pictures, one folder per video.
+
+    A picture is a record: frames of one video are then negatives of each other, as in SelfSupSurg.
+    """
+    for path in sorted(videos.iterdir()):
+        if (folder / path.stem).is_dir():
+            continue
+        clip = medssl.read(path)
+        numbers = kept_frames(clip.geometry.frame_times_s, clip.shape[1], fps).tolist()
+        part = folder / f".{path.stem}"
+        part.mkdir(parents=True, exist_ok=True)
+        for number, x_CHW in zip(numbers, clip.frames(numbers).transpose(1, 0, 2, 3), strict=True):
+            picture = np.ascontiguousarray(x_CHW.transpose(1, 2, 0))
+            Image.fromarray(picture).save(part / f"{number:06d}.png")
+        part.rename(folder / path.stem)
     return folder
 
 
