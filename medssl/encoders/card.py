@@ -49,7 +49,7 @@ class Card(Versioned):
     labels: dict[int, str] = {}
     """Label values and names, background included; class k is the k-th smallest value."""
     parts: tuple[str, ...] = ("encoder",)
-    """Modules in the weights file: encoder, decoder, embedding."""
+    """Modules in the weights file: encoder, decoder, embedding, image_encoder (discovr's)."""
     embedding: dict[str, Any] = {}
     """Options of the dense embedding, where there is one."""
     temporal: dict[str, Any] = {}

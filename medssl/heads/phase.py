@@ -6,6 +6,9 @@ a network over time learns on whole videos: cross-entropy of every stage plus ``
 :func:`medssl.heads._temporal.smoothing_loss` (TeCNO, Czempiel et al. 2020; MS-TCN, Farha and Gall
 2019). Frames without a phase (-1) cost nothing in either. The number of steps does not depend on
 that of videos: with few of them each is seen more often.
+
+With a ``curriculum`` the first stage also learns from frames of another procedure without labels:
+see :mod:`medssl.heads._curriculum`.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from medssl.core.taskmodule import TaskModule
 from medssl.encoders._base import Encoder
 from medssl.encoders.card import Card
 from medssl.heads import classification
+from medssl.heads._curriculum import Curriculum, CurriculumHead
 from medssl.heads._model import reload
 from medssl.heads._temporal import TemporalConfig, TemporalNetwork, smoothing_loss
 
@@ -34,6 +38,8 @@ class Config(classification.Config):
 
     fps: float = Field(default=1.0, gt=0)
     """Frames of a video per second that are looked at."""
+    clip: None = None
+    """Nothing to say: frames are looked at one by one."""
     phases: tuple[str, ...] = ()
     """Names in the order of their numbers, and no others; default: those of the labels."""
     temporal: TemporalConfig = TemporalConfig()
@@ -43,9 +49,11 @@ class Config(classification.Config):
     """Steps of the network over time, one video each; TeCNO: 16 000 (400 passes over 40 videos)."""
     temporal_lr: float = Field(default=7e-4, gt=0)
     """Its learning rate, constant (Adam)."""
+    curriculum: Curriculum | None = None
+    """How the first stage turns to the frames of ``unlabelled``, where they are given."""
 
 
-class Head(classification.Head):
+class Head(CurriculumHead):
     """The first stage: encoder and linear layer on single frames."""
 
 

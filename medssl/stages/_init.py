@@ -12,10 +12,13 @@ from medssl.encoders._adapter import PREFIX
 from medssl.encoders._base import Decoder, Encoder, in_mm
 from medssl.encoders._input import adapt_input
 from medssl.encoders.card import Card, load_card, part_of
+from medssl.encoders.frame_vit import options_of
 from medssl.training.checkpoint import load_newest
 
 # Image encoders on frames are called so, and what follows is the image encoder.
 FRAMES = "frames/"
+# discovr's encoder of single frames, beside that of clips.
+IMAGE_BRANCH = "image_encoder"
 # Options that add weights to those of a run.
 _ADDING = {"adapter"}
 
@@ -46,18 +49,25 @@ def encoder_of(
 
 
 def of_images(card: Card) -> Card:
-    """The card of the image encoder in a run of ``frames/<image encoder>``; others as they are."""
-    if not card.encoder.name.startswith(FRAMES):
+    """The card of the image encoder in a run of ``frames/<image encoder>`` or of discovr.
+
+    Others as they are.
+    """
+    if card.encoder.name.startswith(FRAMES):
+        options = card.encoder.options.get("image", {})
+        part = Component(name=card.encoder.name.removeprefix(FRAMES), **options)
+    elif IMAGE_BRANCH in card.parts:
+        name = card.encoder.name.replace("video_vit", "frame_vit")
+        part = Component(name=name, **options_of(card.encoder.options))
+    else:
         return card
-    options = card.encoder.options.get("image", {})
-    part = Component(name=card.encoder.name.removeprefix(FRAMES), **options)
     return card.model_copy(update={"encoder": part})
 
 
 def load_init(encoder: Encoder, decoder: Decoder | None, run: Path) -> dict[str, int]:
     """Start from a run's weights: the encoder strictly, of a decoder all but the last layer.
 
-    Of ``frames/<image encoder>``, an encoder of images takes the image encoder's.
+    An encoder of images takes the image encoder of ``frames/<image encoder>`` and of discovr.
     Adapters that the run does not have keep their start, at which they change nothing.
 
     Raises:
@@ -67,6 +77,8 @@ def load_init(encoder: Encoder, decoder: Decoder | None, run: Path) -> dict[str,
     own = part_of(weights, "encoder")
     if encoder.kind == "image" and card.encoder.name.startswith(FRAMES):
         own = part_of(own, "image")
+    elif encoder.kind == "image" and IMAGE_BRANCH in card.parts:
+        own = {f"net.{key}": value for key, value in part_of(weights, IMAGE_BRANCH).items()}
     adapted = adapt_input(own, encoder)
     own_adapters = {k: v for k, v in encoder.state_dict().items() if k.startswith(PREFIX)}
     try:

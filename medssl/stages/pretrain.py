@@ -30,7 +30,7 @@ from medssl.stages import _train, index
 from medssl.stages._continue import go_on, recipe
 from medssl.stages._data import auto_crop
 from medssl.stages._health import watch
-from medssl.stages._init import encoder_of, load_init, load_objective
+from medssl.stages._init import IMAGE_BRANCH, encoder_of, load_init, load_objective
 from medssl.stages._matcher import matcher_of
 from medssl.stages._records import digest, fill_store, select, stored
 from medssl.stages._shown import with_defaults
@@ -153,7 +153,8 @@ def _options_of(options: BaseModel, part: str) -> dict[str, Any]:
 
 def _parts(task: Any) -> dict[str, nn.Module]:
     """Modules of a trained objective that later runs can use."""
-    found = {name: getattr(task, name, None) for name in ("encoder", "decoder", "embedding")}
+    names = ("encoder", "decoder", "embedding", IMAGE_BRANCH)
+    found = {name: getattr(task, name, None) for name in names}
     return {name: module for name, module in found.items() if module is not None}
 
 

@@ -15,6 +15,7 @@ SIZES = {
     "resenc-xs": (16, 32, 16),
     "vit3d-xs": (16, 32, 16),
     "video_vit-xs": (4, 32, 48),
+    "frame_vit-xs": (32, 48),
     "pytorchvideo/x3d_s": (4, 64, 96),
     "frames/timm/resnet18": (2, 64, 96),
     "frames/timm/vit_tiny_patch16_224": (2, 32, 48),
@@ -29,9 +30,15 @@ SIZES = {
     "smp/efficientnet-b0": (64, 64),
     "smp/mit_b0": (64, 96),
 }
-TOKENS = ["vit3d-xs", "video_vit-xs", *(name for name in SIZES if name.startswith("timm/vit_"))]
+TOKENS = [
+    "vit3d-xs",
+    "video_vit-xs",
+    "frame_vit-xs",
+    *(name for name in SIZES if name.startswith("timm/vit_")),
+]
 FAST = [
-    "resenc-xs", "vit3d-xs", "video_vit-xs", "timm/resnet18", "timm/vit_tiny_patch16_224",
+    "resenc-xs", "vit3d-xs", "video_vit-xs", "frame_vit-xs", "timm/resnet18",
+    "timm/vit_tiny_patch16_224",
     "smp/mit_b0", "pytorchvideo/x3d_s", "frames/timm/resnet18",
 ]  # fmt: skip
 SOME = [*FAST, "swin_unetr-xs"]

@@ -5,13 +5,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from medssl.archive.labelled_frames import load_frames
 from medssl.archive.store import Store
 from medssl.core.errors import MedsslError, ReadError, UsageError
-from medssl.encoders.card import load_card
-from medssl.stages import evaluate, predict
+from medssl.encoders.card import load_card, part_of
+from medssl.stages import evaluate, predict, pretrain
 from medssl.stages.finetune import FinetuneConfig, run
 from tests.picture_archive import write_picture
 from tests.surgery_videos import encode
@@ -215,6 +216,22 @@ def test_the_image_encoder_of_a_run_on_frames_is_loaded(videos, tmp_path):
     report = json.loads((found.out / "run.json").read_text())
     assert report["loaded_from_init"]["encoder_tensors"] > 50
     assert load_card(found.out)[0].encoder.name == "timm/resnet10t"
+
+
+def test_the_image_branch_of_a_discovr_run_is_loaded(videos, tmp_path):
+    small = {"prototypes": 16, "hidden": 16, "bottleneck": 8, "clusters": 8, "decoder_depth": 1}
+    words = {"batch_size": 2, "steps": 1, "accelerator": "cpu", "quiet": True, "health": False}
+    pre = pretrain.run(
+        pretrain.PretrainConfig(
+            data=videos, out=tmp_path / "pre", objective={"name": "discovr", **small},
+            encoder="video_vit-xs", crop=(2, 64, 64), channels=3, size_px=64, **words,
+        )
+    )  # fmt: skip
+    found = finetune(videos, tmp_path / "ft", init=pre.out, encoder=None, steps=1, lr=0.0)
+    card, after = load_card(found.out)
+    assert card.encoder.name == "frame_vit-xs"
+    before = part_of(load_card(pre.out)[1], "image_encoder")
+    assert all(torch.equal(after[f"encoder.net.{key}"], value) for key, value in before.items())
 
 
 @pytest.mark.slow
