@@ -27,6 +27,7 @@ from medssl.core.seeding import generator
 from medssl.encoders._base import Encoder
 from medssl.encoders.card import Card, load_card, save_model
 from medssl.stages import _train
+from medssl.stages._curriculum import TwoProcedures, curriculum_of, other_procedure
 from medssl.stages._init import load_init
 from medssl.stages._kinds import VALIDATION_FROM, Stored, wanted_patients
 from medssl.stages._labelled_store import case_key, fill_store
@@ -105,15 +106,17 @@ def finetune_videos(config: FinetuneConfig) -> Run:
     """Fine-tune on videos; writes what ``medssl finetune`` writes, and ``temporal/`` for phases.
 
     Raises:
-        ConfigError: several devices for phases.
+        ConfigError: several devices for phases; a curriculum without videos for it.
         ReadError: a labelled video cannot be used (all of them are named in ``where``).
         InterruptedRunError: on SIGINT or SIGTERM, after a checkpoint.
     """
     name = config.task.name
     module, _ = HEADS.module(name)
     options = validate(module.Config, config.task.options, where=f"head {name}")
-    if name == "phase" and config.devices > 1:
-        raise ConfigError("phases are trained on one device", fix="devices=1")
+    if name == "phase":
+        if config.devices > 1:
+            raise ConfigError("phases are trained on one device", fix="devices=1")
+        options = curriculum_of(config, options)
     fabric = _train.launch(config)
     run = _train.open_run("finetune", config, fabric)
     names = options.phases if name == "phase" else options.tools
@@ -122,17 +125,17 @@ def finetune_videos(config: FinetuneConfig) -> Run:
     videos, bad, flags = _stored(config, start, run, fabric)
     crop = config.crop or frame_crop([one.entry for one in videos.train], start.encoder)
     records, targets = videos.records(videos.train)
-    task = module.Head(start.encoder, _part(name, targets, start.labelled), options, crop)
+    # Before the head is built: its teacher copies the encoder.
     loaded = load_init(start.encoder, None, config.init) if config.init else {}
-    card = _card(config, start, task, _digest(videos.train, targets))
+    task = module.Head(start.encoder, _part(name, targets, start.labelled), options, crop)
+    other = other_procedure(config, start, videos.store, run) if config.unlabelled else None
+    card = _card(config, start, task, _digest(videos.train, targets, other))
     identity = {"contract": start.contract.digest, "crop": crop, **card.provenance}
     if fabric.is_global_zero:
-        parts = {
-            "task": with_defaults(config.task, HEADS),
-            "encoder": with_defaults(card.encoder, ENCODERS),
-        }
-        _train.save_config(config, run, identity, {"loaded_from_init": loaded, "options": parts})
+        _save(config, run, identity, card, loaded)
     dataset = FrameDataset(records, task.views(), config.seed, targets)
+    if other:
+        dataset = TwoProcedures(dataset, other, task.unlabelled_views())
     training = _train.Training(config, fabric, run, task, dataset, identity)
     card = _train.encoder_card(training, card)
     if name == "phase":
@@ -150,12 +153,23 @@ def finetune_videos(config: FinetuneConfig) -> Run:
         train_videos=len(videos.train),
         val_videos=len(videos.val),
         train_frames=len(records),
+        unlabelled_videos=len(other.entries) if other else 0,
         skipped=dict(labelled.skipped),
         quarantined=len(bad),
         label_flags=flags,
         loaded_from_init=loaded,
         **{f"best_{key}": value for key, value in best.items()},
     )
+
+
+def _save(
+    config: FinetuneConfig, run: Run, identity: dict[str, Any], card: Card, loaded: dict[str, int]
+) -> None:
+    parts = {
+        "task": with_defaults(config.task, HEADS),
+        "encoder": with_defaults(card.encoder, ENCODERS),
+    }
+    _train.save_config(config, run, identity, {"loaded_from_init": loaded, "options": parts})
 
 
 def _stored(
@@ -253,7 +267,8 @@ def _card(config: FinetuneConfig, start: Start, task: Any, digest: str) -> Card:
     )
 
 
-def _digest(stored: Sequence[Stored], targets: npt.NDArray[Any]) -> str:
-    text = "".join(one.entry.pixel_hash for one in stored)
+def _digest(stored: Sequence[Stored], targets: npt.NDArray[Any], other: FrameRecords | None) -> str:
+    entries = [one.entry for one in stored] + list(other.entries if other else ())
+    text = "".join(entry.pixel_hash for entry in entries)
     labels = np.ascontiguousarray(targets).tobytes()
     return hashlib.sha256(text.encode() + labels).hexdigest()[:16]

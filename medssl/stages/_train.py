@@ -37,8 +37,9 @@ from medssl.training.schedule import LoopConfig
 
 # Fields that may differ between a run and its continuation.
 _FREE_FIELDS = {
-    "data", "labels", "out", "store", "init", "continue_from", "workers", "devices", "accelerator",
-    "strategy", "log_every", "resume", "overwrite", "quiet", "health", "stop_on_collapse",
+    "data", "labels", "unlabelled", "out", "store", "init", "continue_from", "workers", "devices",
+    "accelerator", "strategy", "log_every", "resume", "overwrite", "quiet", "health",
+    "stop_on_collapse",
 }  # fmt: skip
 
 # Of clips, unless told: hours of video would not fit as they are.

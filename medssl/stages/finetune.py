@@ -9,7 +9,7 @@ from typing import Any
 from medssl.archive.labelled_frames import LabelledFrames
 from medssl.archive.store import Store
 from medssl.core.config import Component, validate
-from medssl.core.errors import NothingUsableError
+from medssl.core.errors import ConfigError, NothingUsableError
 from medssl.core.registry import ENCODERS, HEADS
 from medssl.core.runlog import Run
 from medssl.encoders._base import Decoder
@@ -38,6 +38,9 @@ class FinetuneConfig(_train.TrainConfig):
     """Of videos: a label file, a table or a folder of label files; default: what lies in ``data``.
     Classes of videos: a table ``video,label``. Masks of frames: a folder
     ``<video>/<frame>.png``, or a table ``video,frame,mask``."""
+    unlabelled: Path | None = None
+    """Phases: videos of another procedure, without labels, for the encoder to turn to (files of
+    its ``val`` and ``test`` folders are not looked at)."""
     init: Path | None = None
     """Run of ``medssl pretrain`` (or finetune) to start from."""
     encoder: Component | None = None  # type: ignore[assignment]
@@ -62,6 +65,8 @@ def run(config: FinetuneConfig) -> Run:
         InterruptedRunError: on SIGINT or SIGTERM, after a checkpoint.
     """
     HEADS.module(config.task.name)  # names the nearest one if there is none
+    if config.unlabelled and config.task.name != "phase":
+        raise ConfigError("unlabelled videos are for task=phase", fix="leave unlabelled out")
     if config.task.name in TASKS:
         return finetune_videos(config)
     return _on_records(config)
