@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import time
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.archive.phantom_echo import write_hearts
+from medssl.encoders._base import Encoder
 from medssl.evaluation.linear import ridge_regression
 from pipelines._bench_clip_features import (
     Looks,
@@ -24,8 +24,6 @@ from pipelines._bench_clip_features import (
 )
 
 RANDOM, GREY, MEAN = "random weights", "grey statistics", "mean of training hearts"
-# Phantoms and the split between pretraining and test do not change with the seed of a training.
-_TESTED = 0.3
 
 
 @dataclass(frozen=True)
@@ -62,89 +60,76 @@ class Hearts:
 
     Attributes:
         out: folder of phantoms and runs.
-        hearts: how many there are.
+        trained: hearts that are pretrained on and regressed.
+        tested: other hearts.
         samples: clips that a pretraining sees.
     """
 
     out: Path
-    hearts: int
+    trained: int
+    tested: int
     samples: int
 
     def prepare(self) -> None:
-        """Write the phantoms, index those of the training half, cut the clips of all."""
-        phantom = self.out / "phantom"
-        if not (phantom / "hearts.csv").is_file():
-            write_hearts(phantom, hearts=self.hearts)
-        archive = self.out / "train"
-        archive.mkdir(parents=True, exist_ok=True)
-        for name in self.names[: self.trained]:
-            link = archive / name
-            if not link.exists():
-                link.symlink_to((phantom / "videos" / name).resolve())
-        index_ultrasound(archive, self.out / "catalog")
-        if not self._clip_file.is_file():
-            looks = Looks()
-            clips = looks.all([phantom / "videos" / name for name in self.names])
-            np.save(self._clip_file, np.rint(255 * clips).astype(np.uint8))
+        """Write the phantoms, index those that are trained on, cut the clips of all."""
+        for part, (seed, count) in self._parts.items():
+            folder = self.out / part
+            if not (folder / "hearts.csv").is_file():
+                write_hearts(folder, hearts=count, seed=seed)
+            if not (self.out / f"{part}.npy").is_file():
+                clips = Looks().all([folder / "videos" / row["video"] for row in self._rows(part)])
+                np.save(self.out / f"{part}.npy", np.rint(255 * clips).astype(np.uint8))
+        index_ultrasound(self.out / "train" / "videos", self.out / "catalog")
 
     @property
-    def trained(self) -> int:
-        """Hearts that are pretrained on and regressed; the others are tested."""
-        return round((1 - _TESTED) * self.hearts)
+    def _parts(self) -> dict[str, tuple[int, int]]:
+        """Seed and number of the hearts of each part."""
+        return {"train": (0, self.trained), "test": (1, self.tested)}
 
-    @cached_property
-    def _table(self) -> list[dict[str, str]]:
-        with (self.out / "phantom" / "hearts.csv").open(encoding="utf-8") as file:
-            return list(csv.DictReader(file))[: self.hearts]
+    def _rows(self, part: str) -> list[dict[str, str]]:
+        with (self.out / part / "hearts.csv").open(encoding="utf-8") as file:
+            return list(csv.DictReader(file))
 
-    @property
-    def names(self) -> list[str]:
-        """Files of all hearts."""
-        return [row["video"] for row in self._table]
-
-    @property
-    def truth(self) -> npt.NDArray[np.float64]:
+    def truth(self, part: str) -> npt.NDArray[np.float64]:
         """(N,) ejection fractions."""
-        return np.array([float(row["ejection_fraction"]) for row in self._table])
-
-    @property
-    def _clip_file(self) -> Path:
-        return self.out / f"clips{self.hearts}.npy"
+        return np.array([float(row["ejection_fraction"]) for row in self._rows(part)])
 
     def work(self, job: Job) -> dict[str, Any]:
         """Pretrain and predict; returns the ledger's row, with the error of each test heart."""
         start_s = time.process_time()
-        x_ND = self._features(job)
-        train = slice(None, self.trained)
-        truth = self.truth
+        x_ND, query_MD = self._features(job)
+        known, truth = self.truth("train"), self.truth("test")
         if job.arm == MEAN:
-            found, l2 = np.full(len(truth), truth[train].mean()), 0.0
+            found, l2 = np.full(len(truth), known.mean()), 0.0
         else:
-            fit = ridge_regression(x_ND[train], truth[train])
-            found, l2 = np.clip(fit.predict(x_ND), 0, 1), fit.l2
-        error = np.abs(found - truth)[self.trained :]
+            fit = ridge_regression(x_ND, known)
+            found, l2 = np.clip(fit.predict(query_MD), 0, 1), fit.l2
         return {
             "samples": self.samples if ARMS[job.arm].objective else 0,
             "cpu_s": round(time.process_time() - start_s, 1),
             "l2": l2,
-            "predicted": np.round(found[self.trained :], 4).tolist(),
-            "values": np.round(error, 4).tolist(),
+            "predicted": np.round(found, 4).tolist(),
+            "values": np.round(np.abs(found - truth), 4).tolist(),
         }
 
-    def _features(self, job: Job) -> npt.NDArray[Any]:
-        x_NKCTHW = np.load(self._clip_file).astype(np.float32) / np.float32(255)
-        arm = ARMS[job.arm]
+    def _features(self, job: Job) -> list[npt.NDArray[Any]]:
+        """Of the hearts that are trained on, and of those that are tested."""
+        clips = [np.load(self.out / f"{part}.npy") for part in self._parts]
+        parts = [x_NKCTHW.astype(np.float32) / np.float32(255) for x_NKCTHW in clips]
         if job.arm in {GREY, MEAN}:
-            return grey_statistics(x_NKCTHW)
+            return [grey_statistics(x_NKCTHW) for x_NKCTHW in parts]
+        encoder = self._encoder(job)
+        return [features(encoder, x_NKCTHW) for x_NKCTHW in parts]
+
+    def _encoder(self, job: Job) -> Encoder:
+        arm = ARMS[job.arm]
         if arm.objective is None:
-            return features(random_encoder(job.seed), x_NKCTHW)
-        name = f"{job.arm.replace(' ', '_')}_{job.seed}"
-        encoder = pretrained_encoder(
+            return random_encoder(job.seed)
+        return pretrained_encoder(
             arm.objective,
             arm.options,
-            self.out / "runs" / name,
+            self.out / "runs" / f"{job.arm.replace(' ', '_')}_{job.seed}",
             catalog=self.out / "catalog",
             samples=self.samples,
             seed=job.seed,
         )
-        return features(encoder, x_NKCTHW)

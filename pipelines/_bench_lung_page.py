@@ -36,7 +36,7 @@ _METHOD = (
     "on the other groups, and all clips are pooled. Objectives ({encoder}, clips of {crop}) are "
     "pretrained on the {others} clips of other contributors (`lung_ultrasound`) without labels, "
     "{samples:,} clips seen by each, shipped options but for teachers' momentum 0.97 and "
-    "discovr's learning rate, 1e-3: no tested clip was seen. Frozen features: the mean token of "
+    "discovr's learning rate, 7e-4: no tested clip was seen. Frozen features: the mean token of "
     "each time step, its mean and spread over time, of five clips per video; grey statistics: "
     "mean, spread and five percentiles of each frame, in the same way. Linear: ridge, penalty by "
     "leave-one-out; kNN: 5 clips; both without regard to how frequent a class is. Normals only: "

@@ -26,15 +26,16 @@ SEEDS = (0, 1, 2)
 
 def main(
     out: Annotated[Path, typer.Option(help="Where phantoms and runs go.")],
-    hearts: Annotated[int, typer.Option(help="Phantom hearts; 3 in 10 are tested.")] = 400,
-    samples: Annotated[int, typer.Option(help="Clips seen by each pretraining.")] = 1_600,
+    trained: Annotated[int, typer.Option(help="Phantom hearts that are learnt from.")] = 280,
+    tested: Annotated[int, typer.Option(help="Other hearts.")] = 200,
+    samples: Annotated[int, typer.Option(help="Clips seen by each pretraining.")] = 3_200,
     jobs: Annotated[int, typer.Option(help="Trainings at a time, one thread each.")] = 1,
     only: Annotated[str, typer.Option(help="Arms, separated by commas; all by default.")] = "",
     report: Annotated[bool, typer.Option(help="Run nothing; write what there is.")] = False,
     results: Annotated[Path, typer.Option(help="Markdown file to write.")] = RESULTS,
 ) -> None:
     """Run what is missing, then write the table."""
-    bench = Hearts(out, hearts, samples)
+    bench = Hearts(out, trained, tested, samples)
     ledger = out / "ledger.jsonl"
     if not report:
         bench.prepare()
