@@ -40,7 +40,7 @@ def send(clip: Path, pipe: Path, seconds: int, paced: bool) -> None:
     import av
 
     # Each packet leaves at once, as from a camera.
-    options = {"flush_packets": "1", "muxdelay": "0"}
+    options = {"flush_packets": "1"}
     with (
         av.open(str(clip)) as source,
         pipe.open("wb", buffering=0) as sink,

@@ -30,7 +30,7 @@ from medssl.core.seeding import seed_everything
 from medssl.encoders._base import build_encoder
 from medssl.encoders.card import Card, save_model
 from medssl.heads._temporal import TemporalConfig, TemporalNetwork
-from pipelines._bench import memory_mb_of, write_table
+from pipelines._bench import RESULTS, memory_mb_of, write_table
 from pipelines._bench_stream import encode_loop, send
 
 # As wide as `video_vit-xs`, and twice as deep.
@@ -57,20 +57,23 @@ class Stream:
 
 STREAMS = (
     Stream("at the pace of a camera", 224, 180, paced=True),
-    Stream("as fast as it is taken", 224, 600),
+    Stream("as fast as it is taken", 224, 300),
     Stream("as fast as it is taken", 64, 7200),
 )
 
 
-def main(share: float = 1.0) -> None:
-    """Follow each stream; ``share`` of its length, to try things out."""
+def main(share: float = 1.0, folder: Path = RESULTS) -> None:
+    """Follow each stream, and write what is known; ``share`` of its length, to try things out."""
     rows, loads = [], [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory() as name:
         for number, one in enumerate(STREAMS):
             seconds = max(round(share * one.seconds), 10)
             rows.append(_row(one, seconds, _follow(one, seconds, Path(name) / str(number))))
             loads.append(os.getloadavg()[0])
-    spread = f"{min(loads):.1f} to {max(loads):.1f}"
+            _write(rows, loads, folder)
+
+
+def _write(rows: list[list[object]], loads: list[float], folder: Path) -> None:
     write_table(
         "online",
         "Phases online: streams of 25 frames per second",
@@ -84,9 +87,11 @@ def main(share: float = 1.0) -> None:
         f"`medssl predict --online PIPE`, one thread; a phase model with random weights: "
         f"{ENCODER.name} (5.7 million weights) and the default TCN. H.264 of a phantom operation "
         "in MPEG-TS, every frame decoded, one row per second. Latency: from the last bytes of a "
-        "frame to its row; the real-time factor of a live stream is at most 1. Processor time: of "
-        "the program and its decoder, its start included. Memory: proportional set size of both. "
-        f"The machine was shared: load averages between {spread} on {os.cpu_count()} processors.",
+        "frame to its row; a stream that comes faster than it is shown waits in the pipe. "
+        "Processor time: of the program and its decoder, its start included. Memory: proportional "
+        f"set size of both. The machine was shared: load averages of {min(loads):.1f} to "
+        f"{max(loads):.1f} on {os.cpu_count()} processors.",
+        folder,
         by="bench_online",
     )  # fmt: skip
 
@@ -119,7 +124,7 @@ def _follow(one: Stream, seconds: int, folder: Path) -> _Followed:
     finally:
         sender.kill()
     report = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    late = [mb for rows, mb in samples if rows >= report["predicted"] / 10]
+    late = [mb for rows, mb in samples if mb and rows >= report["predicted"] / 10]
     return _Followed(report, _ended_processor_s() - before_s, late)
 
 
