@@ -39,8 +39,8 @@ def operations(folder: Path, videos: int) -> Path:
     return folder
 
 
-def write_frames(videos: Path, folder: Path, fps: float = 1.0) -> Path:
-    """Frames of all videos as pictures, one folder per video.
+def write_frames(videos: Path, folder: Path) -> Path:
+    """A frame per second of all videos as pictures, one folder per video.
 
     A picture is a record: frames of one video are then negatives of each other, as in SelfSupSurg.
     """
@@ -48,7 +48,7 @@ def write_frames(videos: Path, folder: Path, fps: float = 1.0) -> Path:
         if (folder / path.stem).is_dir():
             continue
         clip = medssl.read(path)
-        numbers = kept_frames(clip.geometry.frame_times_s, clip.shape[1], fps).tolist()
+        numbers = kept_frames(clip.geometry.frame_times_s, clip.shape[1], 1.0).tolist()
         part = folder / f".{path.stem}"
         part.mkdir(parents=True, exist_ok=True)
         for number, x_CHW in zip(numbers, clip.frames(numbers).transpose(1, 0, 2, 3), strict=True):
