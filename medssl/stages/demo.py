@@ -1,19 +1,31 @@
-"""``medssl demo``: the whole way on a synthetic archive, small enough for a CPU."""
+"""``medssl demo``: the whole way on synthetic data, small enough for a CPU.
+
+Scans of a hospital first, to segmentations; then videos of operations, to their phases.
+"""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from rich import get_console
 
+from medssl.archive.tracks import PHASE_ENDING
 from medssl.core.config import Config
 from medssl.core.runlog import Run
 
 ENCODER = "resenc-xs"
 # The whole phantom: organs are told apart by where they lie. A step takes about a second.
 CROP = (48, 64, 64)
+# Its image branch reads the frames that phases are told from.
+CLIP_ENCODER = "video_vit-xs"
+CLIP, FRAME, FRAME_SIDE_PX = (8, 64, 96), (64, 96), 72
+VIDEO = "video"
+
+Steps = list[tuple[str, Mapping[str, Any]]]
 
 
 class DemoConfig(Config):
@@ -22,6 +34,8 @@ class DemoConfig(Config):
     out: Path
     patients: int = 12
     """Patients of the synthetic archive."""
+    operations: int = Field(default=8, ge=4)
+    """Synthetic operations on video."""
     pretrain_steps: int = 100
     finetune_steps: int = 300
     seed: int = 0
@@ -31,6 +45,8 @@ class DemoConfig(Config):
 def run(config: DemoConfig) -> Run:
     """Phantom, index, pretrain, finetune, predict, evaluate; one folder each below ``out``.
 
+    Then phantom, pretrain, finetune, predict and evaluate for videos, below ``out/video``.
+
     Raises:
         UsageError: ``out`` holds something and ``overwrite`` is not given.
     """
@@ -38,19 +54,40 @@ def run(config: DemoConfig) -> Run:
 
     run = Run.open("demo", config.out, overwrite=config.overwrite)
     run.save_config(config, {})
-    summary: dict[str, Any] = {}
-    for number, (stage, values) in enumerate(plan(config), start=1):
-        get_console().print(f"{number}/6 {stage}")
-        done = run_stage(stage, None, values)
-        summary[stage] = {"exit_code": done.exit_code}
-    dice = done.result["dice"]
-    interval = f"95 % interval {dice['low']:.3f} to {dice['high']:.3f}, n = {dice['n']} patients"
-    get_console().print(f"mean Dice {dice['mean']:.3f} ({interval})")
+    steps = [("", *step) for step in plan(config)]
+    steps += [(f"{VIDEO} ", *step) for step in video_plan(config)]
+    done: dict[str, Run] = {}
+    for number, (part, stage, values) in enumerate(steps, start=1):
+        get_console().print(f"{number}/{len(steps)} {part}{stage}")
+        if part and stage == "evaluate":
+            _take_references(config.out / VIDEO)
+        done[part + stage] = run_stage(stage, None, values)
+    dice = done["evaluate"].result["dice"]
+    accuracy = done[f"{VIDEO} evaluate"].result["accuracy"]
+    _show("mean Dice", dice, "patients")
+    _show("phases, accuracy", accuracy, "operations")
+    summary = {name: {"exit_code": one.exit_code} for name, one in done.items()}
     outputs = sorted(path.name for path in config.out.iterdir() if path.name != "config.yaml")
-    return run.finish(stages=summary, dice=dice, outputs=outputs)
+    outputs += sorted(f"{VIDEO}/{path.name}" for path in (config.out / VIDEO).iterdir())
+    return run.finish(stages=summary, dice=dice, accuracy=accuracy, outputs=outputs)
 
 
-def plan(config: DemoConfig) -> list[tuple[str, Mapping[str, Any]]]:
+def _show(name: str, found: Mapping[str, Any], of: str) -> None:
+    interval = "no interval"  # of a single one
+    if found["low"] is not None:
+        interval = f"95 % interval {found['low']:.3f} to {found['high']:.3f}"
+    get_console().print(f"{name} {found['mean']:.3f} ({interval}, n = {found['n']} {of})")
+
+
+def _take_references(folder: Path) -> None:
+    """The labels of the test videos alone: what is predicted is what is compared."""
+    (folder / "references").mkdir()
+    for video in sorted((folder / "phantom" / "videos" / "test").iterdir()):
+        name = f"{video.stem}{PHASE_ENDING}"
+        shutil.copyfile(folder / "phantom" / "labels" / name, folder / "references" / name)
+
+
+def plan(config: DemoConfig) -> Steps:
     """The stages in order with their values, as the command line would give them."""
     out, seed = config.out, config.seed
     labelled = out / "phantom" / "labelled"
@@ -96,6 +133,71 @@ def plan(config: DemoConfig) -> list[tuple[str, Mapping[str, Any]]]:
                 "task": "segmentation",
                 "pred": out / "predictions",
                 "ref": labelled / "labelsTs",
+                "out": out / "metrics.json",
+            },
+        ),
+    ]
+
+
+def video_plan(config: DemoConfig) -> Steps:
+    """The same for videos: discovr on clips, phases from its encoder of frames."""
+    out, seed = config.out / VIDEO, config.seed
+    videos = out / "phantom" / "videos"
+    training = {"lr": 1e-3, "warmup": 10, "size_px": FRAME_SIDE_PX, "seed": seed}
+    steps = config.finetune_steps
+    return [
+        (
+            "phantom",
+            {
+                "out": out / "phantom",
+                "kind": "surgery",
+                "patients": config.operations,
+                "seed": seed,
+            },
+        ),
+        (
+            "pretrain",
+            {
+                "data": videos / "train",
+                "out": out / "pretrained",
+                "objective": {"name": "discovr", "hidden": 256, "prototypes": 256, "clusters": 64},
+                "encoder": CLIP_ENCODER,
+                "crop": CLIP,
+                "channels": 3,
+                "splits": ("train", "val"),
+                "steps": config.pretrain_steps,
+                "batch_size": 4,
+                **training,
+            },
+        ),
+        (
+            "finetune",
+            {
+                "task": {"name": "phase", "fps": 2, "temporal_steps": steps},
+                "data": videos,
+                "labels": out / "phantom" / "labels",
+                "init": out / "pretrained",
+                "out": out / "finetuned",
+                "crop": FRAME,
+                "steps": steps,
+                "batch_size": 8,
+                **training,
+            },
+        ),
+        (
+            "predict",
+            {
+                "input": videos / "test",
+                "out": out / "predictions",
+                "checkpoint": out / "finetuned",
+            },
+        ),
+        (
+            "evaluate",
+            {
+                "task": "phase",
+                "pred": out / "predictions",
+                "ref": out / "references",
                 "out": out / "metrics.json",
             },
         ),

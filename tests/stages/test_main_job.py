@@ -5,7 +5,7 @@ import json
 import pytest
 
 RUN = "import sys; from medssl.cli.main import main; main()"
-SHORT = ["patients=4", "pretrain_steps=3", "finetune_steps=3"]
+SHORT = ["patients=4", "operations=4", "pretrain_steps=3", "finetune_steps=3"]
 # What may hold names: the archive itself, the owner's table of paths, and the names of
 # predictions, which mirror the names of their scans.
 MAY_HOLD_NAMES = {"phantom", "predictions", "metrics.json"}
@@ -29,7 +29,8 @@ def demo(tmp_path_factory):
 def test_demo_ends_well_and_names_what_it_wrote(demo):
     out, done, _ = demo
     assert done.returncode == 0, done.stderr
-    for name in ("catalog", "pretrained", "finetuned", "predictions", "metrics.json"):
+    made = ["pretrained", "finetuned", "predictions", "metrics.json"]
+    for name in ("catalog", *made, *(f"video/{name}" for name in made)):
         assert str(out / name) in done.stdout
         assert (out / name).exists()
 
@@ -65,6 +66,17 @@ def test_broken_files_are_in_the_ledger_with_their_reason(demo):
     reasons = {json.loads(line)["reason"] for line in lines}
     # Voxels show that a scan is constant; the demo reads those of known modality only.
     assert set(expected) - {"constant"} == reasons
+
+
+def test_phases_of_the_test_operations_are_predicted_second_by_second_and_scored(demo):
+    out, _, _ = demo
+    [table] = (out / "video" / "predictions").glob("*_phases.csv")
+    rows = table.read_text().splitlines()
+    assert rows[0] == "time_s,phase,probability" and len(rows) > 40
+    metrics = json.loads((out / "video" / "metrics.json").read_text())
+    assert metrics["accuracy"]["n"] == 1
+    encoder = json.loads((out / "video" / "finetuned" / "run.json").read_text())["loaded_from_init"]
+    assert encoder["encoder_tensors"] > 50
 
 
 def test_segmentations_lie_on_the_grids_of_their_scans(demo):
