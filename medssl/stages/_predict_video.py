@@ -67,12 +67,11 @@ class VideoSession(Session):
     def _pieces(self, stream: ClipStream) -> Iterator[torch.Tensor]:
         scale = 255 if stream.dtype == np.uint8 else 1
         fill = (0.0,) * stream.shape[0]
+        count = self.window.batch_windows
         for piece in stream.pieces(1):
-            x_CTHW = centre(
-                piece.astype(np.float32) / np.float32(scale), self.card.patch_size, fill
-            )
-            x_TCHW = torch.from_numpy(x_CTHW).transpose(0, 1)
-            yield from torch.split(x_TCHW, self.window.batch_windows)
+            for first in range(0, piece.shape[1], count):  # a piece as float32 would be large
+                few = piece[:, first : first + count].astype(np.float32) / np.float32(scale)
+                yield torch.from_numpy(centre(few, self.card.patch_size, fill)).transpose(0, 1)
 
     def path_of(self, case: Case) -> Path:
         """Where the table of a case goes; its folder is there."""
