@@ -115,7 +115,7 @@ class Curve:
         medssl.predict(input=inputs, out=predictions, checkpoint=run.out)
         medssl.evaluate(task=self.task, pred=predictions, ref=references, out=self.metrics(job))
         shutil.rmtree(predictions)
-        shutil.rmtree(run.out / "checkpoints")
+        shutil.rmtree(run.out / "checkpoints", ignore_errors=True)  # frozen encoders leave none
         card = json.loads((run.out / "model" / "card.json").read_text(encoding="utf-8"))
         seen = card["provenance"]
         measure = next(iter(self.measures))
