@@ -113,6 +113,10 @@ class _Records:
     def clips(self) -> npt.NDArray[np.bool_]:
         return np.full(4 * self.case.batch, self.clip)
 
+    @property
+    def studies(self) -> npt.NDArray[np.int64]:
+        return np.arange(4 * self.case.batch)
+
     def source(self, record: int) -> Source:
         shape = tuple(side + _MARGIN for side in self.case.crop)
         if len(shape) == 2:

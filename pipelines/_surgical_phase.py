@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,25 @@ from PIL import Image
 import medssl
 from medssl.core.clips import kept_frames
 from pipelines._label_curve import Job
-from pipelines._objective_arms import Arms
+from pipelines._objective_arms import Arms, Backbone
+
+OBJECTIVE, PICTURES = "moco", "polyps"
+ENCODER = {"name": "timm/resnet10t", "output_stride": 16}
+PRETRAIN = {"channels": 3, "size_px": 48, "lr": 1.0e-3, "precision": "32-true"}
+METHOD = (
+    "**Phantoms only**: drawn instruments on drawn tissue. No video with phase labels and an open "
+    "licence is at hand, so this table says nothing of real operations. "
+    "Written by `python -m pipelines.surgical_phase`; medssl {version}. {train} videos to train "
+    "on; {n} test videos of about a minute, by which nothing was chosen: the encoder and its "
+    "input were chosen by the validation videos, the objective by the literature, and the last "
+    "checkpoint counts. `{objective}` has seen frames of all training videos (one per second) "
+    "without labels, `{objective}@{pictures}` colonoscopy pictures, {samples:,} samples each, with the shipped options but for the teacher's momentum "
+    "(0.97). Every arm then learns from the same labelled videos (12.5, 25 and 100 % of "
+    "them) for the same number of steps, `configs/finetune/surgical_phase.yaml`. Means over test "
+    "videos at one frame per second, plain variant ([phases](../phases.md)), seeds {seeds}. 95 % "
+    "intervals: seeds and videos resampled together, 10,000 draws; differences are paired by seed "
+    "and video. Rows whose runs are not all there are left out."
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +48,28 @@ class PhaseArms(Arms):
 
     def tested(self) -> tuple[Path, Path]:
         return self.out / "test" / "videos", self.out / "test" / "labels"
+
+
+def arms_of(
+    out: Path, data: Path, tested: Sequence[str], *, smoke: bool, pictures: bool
+) -> PhaseArms:
+    """The arms: random weights, pretrained on frames, and on pictures where there are any."""
+    objectives = (OBJECTIVE, f"{OBJECTIVE}@{PICTURES}") if pictures else (OBJECTIVE,)
+    return PhaseArms(
+        out=out,
+        data=data,
+        pretrain="",
+        finetune="surgical_phase",
+        pool={},
+        groups={name: name for name in tested},
+        pretrain_overrides=PRETRAIN,
+        task="phase",
+        measures={"f1": "F1", "jaccard": "Jaccard", "accuracy": "accuracy"},
+        backbones={"resnet10t": Backbone(ENCODER, (48, 64), {}, objectives)},
+        samples=4_800,
+        batch_size=32,
+        smoke=smoke,
+    )
 
 
 def operations(folder: Path, videos: int) -> Path:

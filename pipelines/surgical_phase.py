@@ -18,28 +18,18 @@ import typer
 import medssl
 from medssl.core.runlog import write_text
 from pipelines._bench_sets import Polyps
-from pipelines._objective_arms import Backbone
-from pipelines._surgical_phase import PhaseArms, link_tested, operations, write_frames
+from pipelines._surgical_phase import (
+    METHOD,
+    OBJECTIVE,
+    PICTURES,
+    arms_of,
+    link_tested,
+    operations,
+    write_frames,
+)
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "surgical_phase.md"
 VIDEOS, LABELS, SEEDS, STEPS = 64, (5, 10, 40), (0, 1), 150
-OBJECTIVE, PICTURES = "moco", "polyps"
-ENCODER = {"name": "timm/resnet10t", "output_stride": 16}
-PRETRAIN = {"channels": 3, "size_px": 48, "lr": 1.0e-3, "precision": "32-true"}
-_METHOD = (
-    "**Phantoms only**: drawn instruments on drawn tissue. No video with phase labels and an open "
-    "licence is at hand, so this table says nothing of real operations. "
-    "Written by `python -m pipelines.surgical_phase`; medssl {version}. {train} videos to train "
-    "on; {n} test videos of about a minute, by which nothing was chosen: the recipe was chosen by "
-    "the validation videos, and the last checkpoint counts. `{objective}` has seen frames of all "
-    "training videos (one per second) without labels, `{objective}@{pictures}` colonoscopy "
-    "pictures, {samples:,} samples each, with the shipped options but for the teacher's momentum "
-    "(0.97). Every arm then learns from the same labelled videos (12.5, 25 and 100 % of "
-    "them) for the same number of steps, `configs/finetune/surgical_phase.yaml`. Means over test "
-    "videos at one frame per second, plain variant ([phases](../phases.md)), seeds {seeds}. 95 % "
-    "intervals: seeds and videos resampled together, 10,000 draws; differences are paired by seed "
-    "and video. Rows whose runs are not all there are left out."
-)
 
 
 def main(
@@ -58,29 +48,14 @@ def main(
     videos = {p.name: sorted(f.stem for f in p.iterdir()) for p in (data / "videos").iterdir()}
     tested = videos["test"][: 1 if smoke else None]
     link_tested(data, out / "test", tested)
-    objectives = (OBJECTIVE, f"{OBJECTIVE}@{PICTURES}") if pictures else (OBJECTIVE,)
-    arms = PhaseArms(
-        out=out,
-        data=data,
-        pretrain="",
-        finetune="surgical_phase",
-        pool={},
-        groups={name: name for name in tested},
-        pretrain_overrides=PRETRAIN,
-        task="phase",
-        measures={"f1": "F1", "jaccard": "Jaccard", "accuracy": "accuracy"},
-        backbones={"resnet10t": Backbone(ENCODER, (48, 64), {}, objectives)},
-        samples=4_800,
-        batch_size=32,
-        smoke=smoke,
-    )
+    arms = arms_of(out, data, tested, smoke=smoke, pictures=pictures is not None)
     if not report:
         arms.index(write_frames(data / "videos" / "train", out / "frames"), modality="ES")
         if pictures:
             folder = Polyps(pictures).train_folder(out / PICTURES)
             arms.index(folder, PICTURES, modality="ES")
         arms.run(labels, seeds, [steps], jobs)
-    method = _METHOD.format(
+    method = METHOD.format(
         version=medssl.__version__,
         train=len(videos["train"]),
         n=len(tested),

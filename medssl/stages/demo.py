@@ -141,64 +141,42 @@ def plan(config: DemoConfig) -> Steps:
 
 def video_plan(config: DemoConfig) -> Steps:
     """The same for videos: discovr on clips, phases from its encoder of frames."""
-    out, seed = config.out / VIDEO, config.seed
-    videos = out / "phantom" / "videos"
+    out, steps = config.out / VIDEO, config.finetune_steps
+    videos, seed = out / "phantom" / "videos", config.seed
     training = {"lr": 1e-3, "warmup": 10, "size_px": FRAME_SIDE_PX, "seed": seed}
-    steps = config.finetune_steps
+    pretraining = {
+        "data": videos / "train",
+        "out": out / "pretrained",
+        "objective": {"name": "discovr", "hidden": 256, "prototypes": 256, "clusters": 64},
+        "encoder": CLIP_ENCODER,
+        "crop": CLIP,
+        "channels": 3,
+        "splits": ("train", "val"),
+        "steps": config.pretrain_steps,
+        "batch_size": 4,
+        **training,
+    }
+    finetuning = {
+        "task": {"name": "phase", "fps": 2, "temporal_steps": steps},
+        "data": videos,
+        "labels": out / "phantom" / "labels",
+        "init": out / "pretrained",
+        "out": out / "finetuned",
+        "crop": FRAME,
+        "steps": steps,
+        "batch_size": 8,
+        **training,
+    }
+    drawn = {"out": out / "phantom", "kind": "surgery", "patients": config.operations, "seed": seed}
+    predicted = out / "predictions"
+    compared = {"pred": predicted, "ref": out / "references", "out": out / "metrics.json"}
     return [
-        (
-            "phantom",
-            {
-                "out": out / "phantom",
-                "kind": "surgery",
-                "patients": config.operations,
-                "seed": seed,
-            },
-        ),
-        (
-            "pretrain",
-            {
-                "data": videos / "train",
-                "out": out / "pretrained",
-                "objective": {"name": "discovr", "hidden": 256, "prototypes": 256, "clusters": 64},
-                "encoder": CLIP_ENCODER,
-                "crop": CLIP,
-                "channels": 3,
-                "splits": ("train", "val"),
-                "steps": config.pretrain_steps,
-                "batch_size": 4,
-                **training,
-            },
-        ),
-        (
-            "finetune",
-            {
-                "task": {"name": "phase", "fps": 2, "temporal_steps": steps},
-                "data": videos,
-                "labels": out / "phantom" / "labels",
-                "init": out / "pretrained",
-                "out": out / "finetuned",
-                "crop": FRAME,
-                "steps": steps,
-                "batch_size": 8,
-                **training,
-            },
-        ),
+        ("phantom", drawn),
+        ("pretrain", pretraining),
+        ("finetune", finetuning),
         (
             "predict",
-            {
-                "input": videos / "test",
-                "out": out / "predictions",
-                "checkpoint": out / "finetuned",
-            },
+            {"input": videos / "test", "out": predicted, "checkpoint": out / "finetuned"},
         ),
-        (
-            "evaluate",
-            {
-                "task": "phase",
-                "pred": out / "predictions",
-                "ref": out / "references",
-                "out": out / "metrics.json",
-            },
-        ),
+        ("evaluate", {"task": "phase", **compared}),
     ]
