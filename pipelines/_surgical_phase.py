@@ -20,17 +20,18 @@ ENCODER = {"name": "timm/resnet10t", "output_stride": 16}
 PRETRAIN = {"channels": 3, "size_px": 48, "lr": 1.0e-3, "precision": "32-true"}
 METHOD = (
     "**Phantoms only**: drawn instruments on drawn tissue. No video with phase labels and an open "
-    "licence is at hand, so this table says nothing of real operations. "
-    "Written by `python -m pipelines.surgical_phase`; medssl {version}. {train} videos to train "
-    "on; {n} test videos of about a minute, by which nothing was chosen: the encoder and its "
-    "input were chosen by the validation videos, the objective by the literature, and the last "
-    "checkpoint counts. `{objective}` has seen frames of all training videos (one per second) "
-    "without labels, `{objective}@{pictures}` colonoscopy pictures, {samples:,} "
-    "samples each, with the shipped options but for the teacher's momentum (0.97). Every arm then learns from the same labelled videos (12.5, 25 and 100 % of "
-    "them) for the same number of steps, `configs/finetune/surgical_phase.yaml`. Means over test "
-    "videos at one frame per second, plain variant ([phases](../phases.md)), seeds {seeds}. 95 % "
-    "intervals: seeds and videos resampled together, 10,000 draws; differences are paired by seed "
-    "and video. Rows whose runs are not all there are left out."
+    "licence is at hand, so this table says nothing of real operations. Written by `python -m "
+    "pipelines.surgical_phase`; medssl {version}. {train} videos to train on; {n} test videos of "
+    "about a minute, by which nothing was chosen: the encoder and its input were chosen by the "
+    "validation videos, the objective by the literature, and the last checkpoint counts. "
+    "`{objective}` has seen frames of all training videos (one per second) without labels, "
+    "`{objective}@{pictures}` colonoscopy pictures, {samples:,} samples each, with the shipped "
+    "options but for the teacher's momentum (0.97). Every arm then learns from the same labelled "
+    "videos (12.5, 25 and 100 % of them) for the same number of steps, "
+    "`configs/finetune/surgical_phase.yaml`. Means over test videos at one frame per second, "
+    "plain variant ([phases](../phases.md)), seeds {seeds}. 95 % intervals: seeds and videos "
+    "resampled together, 10,000 draws; differences are paired by seed and video. Rows whose runs "
+    "are not all there are left out."
 )
 
 
