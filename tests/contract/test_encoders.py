@@ -78,7 +78,7 @@ def test_every_family_is_tested_here():
 def test_encoders_say_whether_they_take_images_volumes_or_clips():
     kinds = {name: build_encoder(name, {}, 1).kind for name in FAST}
     clips = {name for name in FAST if name.startswith(("video_vit", "pytorchvideo", "frames"))}
-    pictures = {name for name in FAST if name.startswith(("timm", "smp"))}
+    pictures = {name for name in FAST if name.startswith(("timm", "smp", "frame_vit"))}
     assert {name for name, kind in kinds.items() if kind == "clip"} == clips
     assert {name for name, kind in kinds.items() if kind == "image"} == pictures
 

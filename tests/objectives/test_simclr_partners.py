@@ -99,6 +99,7 @@ def none_kept_on_one_rank():
     return keeping(batch_of(task_of(), 8), *[False] * 4, *[True] * 4)
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_whatever_each_of_them_keeps():
     make_task = partial(make, "simclr", CLIPS, norm="layer", partner=STUDY)
     batches = (partly_kept, none_kept_on_one_rank)

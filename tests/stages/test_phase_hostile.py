@@ -172,6 +172,7 @@ def test_ctrl_c_while_the_stream_runs_leaves_whole_rows(model, tmp_path, monkeyp
     assert (done.out / "op_phases.png").is_file()
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_stream_waits_ends_it_with_whole_rows(model, tmp_path):
     surgery(tmp_path / "op.ts", [0, 1], side=SIDE, codec="mpeg2video", rate=25)
     words = ["predict", "--online", str(tmp_path / "op.ts"), "--checkpoint", str(model.out)]

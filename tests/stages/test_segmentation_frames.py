@@ -117,6 +117,7 @@ def test_the_card_says_frames_of_videos_and_the_side_of_a_frame(trained):
     assert (card.contract.fps, card.patch_size, card.head) == (None, (64, 64), "segmentation")
 
 
+@pytest.mark.slow
 def test_a_table_by_frame_or_by_time_gives_the_labels_of_the_folder(videos, tmp_path):
     masks = videos.parent / "masks"
     by_frame, by_time = ["video,frame,mask"], ["video,time_s,mask"]
@@ -133,6 +134,7 @@ def test_a_table_by_frame_or_by_time_gives_the_labels_of_the_folder(videos, tmp_
     assert {*digests} == {load_card(found.out)[0].provenance["cases_digest"]}
 
 
+@pytest.mark.slow
 def test_all_frames_of_a_video_are_in_one_split(tmp_path):
     for n in range(12):
         write_video(tmp_path / "videos" / f"v{n}.mp4", n, frames=4)
@@ -201,6 +203,7 @@ def test_videos_without_masks_and_masks_without_a_video_are_counted(videos, tmp_
     assert found.skipped == {"labels without a video": 1, "unlabelled": 5}
 
 
+@pytest.mark.slow
 def test_the_image_encoder_of_a_run_on_frames_is_loaded(videos, tmp_path):
     left, right = (tmp_path / "classes" / name for name in ("a", "b"))
     for n in range(4):
