@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,17 @@ _LR = {"discovr": 7.0e-4}
 _PERCENT = (5, 25, 50, 75, 95)
 # Clips that pass the encoder at once.
 _CLIPS = 16
+
+
+# Arms without a pretraining.
+RANDOM, GREY = "random weights", "grey statistics"
+
+
+class Job(NamedTuple):
+    """One pretraining, or what it is compared with."""
+
+    arm: str
+    seed: int
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import csv
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from medssl.archive.phantom_echo import write_hearts
 from medssl.encoders._base import Encoder
 from medssl.evaluation.linear import ridge_regression
 from pipelines._bench_clip_features import (
+    GREY,
+    RANDOM,
+    Job,
     Looks,
     features,
     grey_statistics,
@@ -23,7 +26,7 @@ from pipelines._bench_clip_features import (
     random_encoder,
 )
 
-RANDOM, GREY, MEAN = "random weights", "grey statistics", "mean of training hearts"
+MEAN = "mean of training hearts"
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,6 @@ ARMS = {
     "discovr without cluster distillation": Arm("discovr", {"objective.cluster_weight": 0}),
     "discovr with misaligned tokens": Arm("discovr", {"objective.misaligned": True}),
 }
-
-
-class Job(NamedTuple):
-    """One pretraining, or what it is compared with."""
-
-    arm: str
-    seed: int
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from medssl.evaluation.anomaly import normal_density_scores, normal_knn_scores
 from medssl.evaluation.knn import knn_predict
 from medssl.evaluation.linear import ridge_regression
 from pipelines._bench_clip_features import (
+    GREY,
+    RANDOM,
+    Job,
     Looks,
     features,
     grey_statistics,
@@ -28,17 +31,9 @@ from pipelines._bench_clip_features import (
 )
 
 Array = npt.NDArray[Any]
-RANDOM, GREY = "random weights", "grey statistics"
 ARMS = (GREY, RANDOM, "discovr", "videomae")
 _NEIGHBOURS = 5
 _LOOKS = Looks(clips=5)
-
-
-class Job(NamedTuple):
-    """One pretraining, or what it is compared with."""
-
-    arm: str
-    seed: int
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import medssl
 from medssl.evaluation.bootstrap import LEVEL_PERCENT, group_draws
 from medssl.evaluation.classification import weighted_scores
-from pipelines._bench_clip_features import CROP, ENCODER
-from pipelines._bench_lung import ARMS, RANDOM, Lung
+from pipelines._bench_clip_features import CROP, ENCODER, RANDOM
+from pipelines._bench_lung import ARMS, Lung
 from pipelines._ledger import read_rows
 
 Array = npt.NDArray[np.float64]

@@ -16,7 +16,8 @@ from typing import Annotated
 import typer
 
 from medssl.core.runlog import write_text
-from pipelines._bench_hearts import ARMS, Hearts, Job
+from pipelines._bench_clip_features import Job
+from pipelines._bench_hearts import ARMS, Hearts
 from pipelines._bench_hearts_page import page
 from pipelines._ledger import run_missing
 

@@ -15,7 +15,8 @@ from typing import Annotated
 import typer
 
 from medssl.core.runlog import write_text
-from pipelines._bench_lung import ARMS, Job, Lung
+from pipelines._bench_clip_features import Job
+from pipelines._bench_lung import ARMS, Lung
 from pipelines._bench_lung_page import page
 from pipelines._ledger import run_missing
 

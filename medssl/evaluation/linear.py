@@ -29,8 +29,8 @@ L2_GRID = tuple(10.0**power for power in range(-5, 3))
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
-    """A linear classifier; ``scores`` grow with the chance of a class.
+class _Linear:
+    """A linear map of features that are standardised as the training set's were.
 
     Attributes:
         l2: the strength that was chosen.
@@ -43,33 +43,28 @@ class Probe:
     l2: float
 
     def scores(self, x_MD: npt.ArrayLike) -> FloatArray:
-        """(M, K): log odds up to a constant of the row (logistic), or the regression (ridge)."""
+        """(M, K) values of the map."""
         x = (np.asarray(x_MD, dtype=np.float64) - self.mean_D) / self.spread_D
         return np.asarray(x @ self.weight_DK + self.bias_K)
+
+
+class Probe(_Linear):
+    """A linear classifier; ``scores`` grow with the chance of a class.
+
+    They are log odds up to a constant of the row (logistic), or the regression (ridge).
+    """
 
     def predict(self, x_MD: npt.ArrayLike) -> IntArray:
         """(M,) class with the largest score."""
         return np.asarray(self.scores(x_MD).argmax(1))
 
 
-@dataclass(frozen=True, eq=False)
-class Regression:
-    """A linear map from features to a number.
-
-    Attributes:
-        l2: the strength that was chosen.
-    """
-
-    mean_D: FloatArray
-    spread_D: FloatArray
-    weight_D: FloatArray
-    bias: float
-    l2: float
+class Regression(_Linear):
+    """A linear map from features to one number, K = 1."""
 
     def predict(self, x_MD: npt.ArrayLike) -> FloatArray:
         """(M,) numbers."""
-        x = (np.asarray(x_MD, dtype=np.float64) - self.mean_D) / self.spread_D
-        return np.asarray(x @ self.weight_D + self.bias)
+        return self.scores(x_MD)[:, 0]
 
 
 def linear_probe(
@@ -145,19 +140,20 @@ def ridge_regression(
     if len(x) < 3:
         raise UsageError(f"{len(x)} samples are too few for a regression")
     x, mean_D, spread_D = _standardised(x)
-    bias = float(y.mean())
+    bias_K = y.mean(keepdims=True)
     u, s, vt = np.linalg.svd(x, full_matrices=False)
-    along = u.T @ (y - bias)
+    along = u.T @ (y - bias_K)
 
     def left_out(l2: float) -> float:
         kept = s * _shrunk(s, l2 * len(x))
-        residual_N = y - bias - u @ (kept * along)
+        residual_N = y - bias_K - u @ (kept * along)
         leverage_N = 1 / len(x) + (u**2) @ kept
         return float(np.mean((residual_N / np.maximum(1 - leverage_N, 1e-9)) ** 2))
 
     # From strong to weak: a weaker penalty has to be better to be taken.
     l2 = min(sorted(grid, reverse=True), key=left_out)
-    return Regression(mean_D, spread_D, vt.T @ (_shrunk(s, l2 * len(x)) * along), bias, l2)
+    weight_D = vt.T @ (_shrunk(s, l2 * len(x)) * along)
+    return Regression(mean_D, spread_D, weight_D[:, None], bias_K, l2)
 
 
 def _shrunk(s: FloatArray, penalty: float) -> FloatArray:

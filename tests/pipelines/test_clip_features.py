@@ -8,8 +8,16 @@ import torch
 
 from medssl.archive.phantom_echo import write_hearts
 from medssl.evaluation.classification import auroc
-from pipelines._bench_clip_features import Looks, features, grey_statistics, random_encoder
-from pipelines._bench_hearts import ARMS, GREY, MEAN, RANDOM, Hearts, Job
+from pipelines._bench_clip_features import (
+    GREY,
+    RANDOM,
+    Job,
+    Looks,
+    features,
+    grey_statistics,
+    random_encoder,
+)
+from pipelines._bench_hearts import ARMS, MEAN, Hearts
 from pipelines._bench_hearts_page import page
 from pipelines._bench_lung import judge
 
