@@ -68,6 +68,21 @@ def patchify(x: Tensor, size: tuple[int, ...]) -> Tensor:
     return cut.permute(0, *grid, 1, *inside).flatten(1 + axes).flatten(1, axes)
 
 
+def unpatchify(patches_BNP: Tensor, grid: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
+    """(B, N, P) -> (B, C, *space): the inverse of :func:`patchify`.
+
+    >>> import torch
+    >>> x = torch.rand(2, 3, 4, 6)
+    >>> bool((unpatchify(patchify(x, (2, 3)), (2, 2), (2, 3)) == x).all())
+    True
+    """
+    axes = len(size)
+    x = patches_BNP.reshape(len(patches_BNP), *grid, -1, *size)
+    woven = [n for axis in range(axes) for n in (1 + axis, 2 + axes + axis)]
+    x = x.permute(0, 1 + axes, *woven)
+    return x.reshape(*x.shape[:2], *(g * p for g, p in zip(grid, size, strict=True)))
+
+
 def visible_index(mask_BN: Tensor) -> Tensor:
     """Raster indices (B, V) of visible tokens; each sample hides the same number."""
     return (~mask_BN).nonzero()[:, 1].view(len(mask_BN), -1)

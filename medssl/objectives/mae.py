@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -42,7 +43,7 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import MaskKind, MaskSpec, Setting, Spatial, View, ViewSpec
 from medssl.encoders._base import Encoder
-from medssl.encoders._tokens import blocks_to_voxels, patchify
+from medssl.encoders._tokens import blocks_to_voxels, patchify, unpatchify
 from medssl.objectives._parts.masks import check_masks
 from medssl.objectives._parts.patches import masked_mse, patch_values, standardise
 from medssl.objectives._parts.trunk import TokenDecoder
@@ -68,6 +69,8 @@ class Objective(TaskModule):
     """``mae`` wired to an encoder. ``decoder`` is set where segmentation can reuse it."""
 
     decoder: nn.Module | None
+    groups = 1
+    """Parts of a patch that token decoders see standardised for themselves."""
 
     def __init__(self, encoder: Encoder, config: Config, setting: Setting) -> None:
         super().__init__()
@@ -109,19 +112,42 @@ class Objective(TaskModule):
 
     def target(self, x: Tensor) -> Tensor:
         """What token decoders draw, (B, N, P)."""
-        return standardise(patchify(x, self.encoder.token_size))
+        return standardise(self._grouped(x)).flatten(2)
+
+    def rebuild(self, view: Mapping[str, Tensor]) -> Tensor:
+        """The view with its hidden patches as they are drawn, (B, C, *space).
+
+        Token decoders draw contrast alone: each patch gets its own mean and spread back.
+        """
+        x, mask, size = view["x"], view["mask"], self.encoder.token_size
+        drawn = self._draw(view, self.encoder(x, mask)).float()
+        patches = patchify(x, size)
+        if self.decoder is None:
+            own = self._grouped(x)
+            spread = (own.var(-1, keepdim=True) + 1e-6).sqrt()
+            drawn = (drawn.view_as(own) * spread + own.mean(-1, keepdim=True)).flatten(2)
+        whole = torch.where(mask[:, :, None], drawn, patches)
+        return unpatchify(whole, self.encoder.grid(tuple(x.shape[2:])), size)
 
     def compare(self, view: Mapping[str, Tensor], features: Features) -> tuple[Tensor, Tensor]:
         """Loss of a view's features, and which of the patches' voxels counted."""
-        x, mask = view["x"], view["mask"]
-        size, grid = self.encoder.token_size, self.encoder.grid(tuple(x.shape[2:]))
-        if self.decoder is None:
-            prediction = self.token_decoder(features.tokens_BND, mask, grid)
-            target = self.target(x)
-        else:
-            # Some decoders look at their input too.
-            seen = x.masked_fill(blocks_to_voxels(mask, grid, size), 0.0)
-            prediction = patchify(self.decoder(seen, features), size)
-            target = patchify(x, size)
+        x, mask, size = view["x"], view["mask"], self.encoder.token_size
+        target = self.target(x) if self.decoder is None else patchify(x, size)
         counted = patchify(view["tissue"], size) & mask[:, :, None]
-        return masked_mse(prediction, target, counted), counted
+        return masked_mse(self._draw(view, features), target, counted), counted
+
+    def _draw(self, view: Mapping[str, Tensor], features: Features) -> Tensor:
+        """Patches (B, N, P) as the decoder draws them."""
+        x, mask, size = view["x"], view["mask"], self.encoder.token_size
+        grid = self.encoder.grid(tuple(x.shape[2:]))
+        if self.decoder is None:
+            drawn: Tensor = self.token_decoder(features.tokens_BND, mask, grid)
+            return drawn
+        # Some decoders look at their input too.
+        seen = x.masked_fill(blocks_to_voxels(mask, grid, size), 0.0)
+        return patchify(self.decoder(seen, features), size)
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        """Patches (B, N, groups, P / groups); each group is standardised for itself."""
+        patches_BNP = patchify(x, self.encoder.token_size)
+        return patches_BNP.reshape(*patches_BNP.shape[:2], self.groups, -1)

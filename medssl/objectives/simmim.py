@@ -26,6 +26,8 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -37,7 +39,7 @@ from medssl.core.task import Batch, StepOutput
 from medssl.core.taskmodule import TaskModule
 from medssl.core.viewspec import MaskSpec, Setting, Spatial, View, ViewSpec
 from medssl.encoders._base import Encoder
-from medssl.encoders._tokens import patchify
+from medssl.encoders._tokens import patchify, unpatchify
 from medssl.objectives._parts.masks import check_masks
 from medssl.objectives._parts.patches import masked_l1, patch_values
 from medssl.objectives._parts.trunk import new_token
@@ -96,11 +98,21 @@ class Objective(TaskModule):
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss."""
         [view] = batch["views"]
+        x, size = view["x"], self.encoder.token_size
+        counted = patchify(view["tissue"], size) & view["mask"][:, :, None]
+        return {"reconstruction": masked_l1(self._draw(view), patchify(x, size), counted)}
+
+    def rebuild(self, view: Mapping[str, Tensor]) -> Tensor:
+        """The view with its hidden patches as they are drawn, (B, C, *space)."""
         x, mask, size = view["x"], view["mask"], self.encoder.token_size
-        features = self.encoder(x, mask, self.mask_token)
-        prediction = self.head(self._tokens(features, tuple(x.shape[2:])))
-        counted = patchify(view["tissue"], size) & mask[:, :, None]
-        return {"reconstruction": masked_l1(prediction, patchify(x, size), counted)}
+        whole = torch.where(mask[:, :, None], self._draw(view).float(), patchify(x, size))
+        return unpatchify(whole, self.encoder.grid(tuple(x.shape[2:])), size)
+
+    def _draw(self, view: Mapping[str, Tensor]) -> Tensor:
+        """Patches (B, N, P) as the head draws them."""
+        features = self.encoder(view["x"], view["mask"], self.mask_token)
+        drawn: Tensor = self.head(self._tokens(features, tuple(view["x"].shape[2:])))
+        return drawn
 
     def _default_cell(self) -> int:
         grid = self.encoder.grid(self.setting.crop)

@@ -29,15 +29,12 @@ Source:
 from __future__ import annotations
 
 from pydantic import Field
-from torch import Tensor
 
 from medssl.core.errors import ConfigError
 from medssl.core.viewspec import MaskKind, Setting
 from medssl.encoders._base import Encoder
-from medssl.encoders._tokens import patchify
 from medssl.objectives import mae
 from medssl.objectives._parts.clips import refuse_all_but_clips
-from medssl.objectives._parts.patches import standardise
 
 
 class Config(mae.Config):
@@ -62,9 +59,4 @@ class Objective(mae.Objective):
             what = "videomae needs an encoder that leaves hidden tokens out"
             raise ConfigError(what, fix="encoder=video_vit-s, or objective=mae")
         super().__init__(encoder, config, setting)
-
-    def target(self, x: Tensor) -> Tensor:
-        """Standardised per tubelet and channel."""
-        patches_BNP = patchify(x, self.encoder.token_size)
-        by_channel = patches_BNP.view(*patches_BNP.shape[:2], self.encoder.in_channels, -1)
-        return standardise(by_channel).flatten(2)
+        self.groups = encoder.in_channels  # standardised per tubelet and channel
