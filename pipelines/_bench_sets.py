@@ -20,9 +20,10 @@ from medssl.core.geometry import Geometry
 from medssl.core.preprocess import Contract, prepare, prepare_labels
 from medssl.core.seeding import generator
 from medssl.encoders._base import Encoder
+from medssl.evaluation.dense import DenseProbe
 from medssl.evaluation.knn import knn_predict
 from medssl.evaluation.segmentation import dice
-from pipelines._bench_frozen import DenseProbe, embed, pad_to
+from pipelines._bench_frozen import embed, pad_to
 from pipelines._msd import link_cases, read_split, runs_of_numbers
 
 Array = npt.NDArray[Any]

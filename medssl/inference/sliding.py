@@ -50,7 +50,7 @@ def predict_scores(
         ReadError: ``out_of_memory`` on the device or in main memory.
     """
     flat = len(patch_size) == 2
-    with _memory_named(x_CDHW.shape):
+    with memory_named(x_CDHW.shape):
         padded, inner = _pad(_as_batch(x_CDHW, flat, axis), patch_size, fill)
         scores = sliding_window_inference(
             padded,
@@ -98,16 +98,40 @@ def predict_probabilities(
     Raises:
         ReadError: ``out_of_memory`` on the device or in main memory.
     """
-    with _memory_named(x_CDHW.shape):
-        x, _ = _pad(_as_batch(x_CDHW, len(patch_size) == 2, axis), patch_size, fill)
-        places = window_places(tuple(x.shape[2:]), patch_size, overlap)
-        windows = [(b, place) for b in range(len(x)) for place in places]
-        total = torch.zeros(())
-        for first in range(0, len(windows), batch_windows):
-            some = windows[first : first + batch_windows]
-            batch = torch.stack([x[b][(slice(None), *place)] for b, place in some])
+    total, count = torch.zeros(()), 0
+    with memory_named(x_CDHW.shape):
+        for batch in window_batches(
+            x_CDHW,
+            patch_size=patch_size,
+            overlap=overlap,
+            batch_windows=batch_windows,
+            fill=fill,
+            axis=axis,
+        ):
             total = total + model(batch.to(device)).float().softmax(1).double().sum(0).cpu()
-        return np.asarray((total / len(windows)).numpy(), dtype=np.float32)
+            count += len(batch)
+        return np.asarray((total / count).numpy(), dtype=np.float32)
+
+
+def window_batches(
+    x_CDHW: npt.NDArray[np.floating],
+    *,
+    patch_size: tuple[int, ...],
+    overlap: float,
+    batch_windows: int,
+    fill: tuple[float, ...],
+    axis: int = 0,
+) -> Iterator[Tensor]:
+    """Windows (B, C, *window) that cover a volume or picture, B up to ``batch_windows``.
+
+    Where they lie and what the arguments mean: :func:`predict_probabilities`.
+    """
+    x, _ = _pad(_as_batch(x_CDHW, len(patch_size) == 2, axis), patch_size, fill)
+    places = window_places(tuple(x.shape[2:]), patch_size, overlap)
+    windows = [(b, place) for b in range(len(x)) for place in places]
+    for first in range(0, len(windows), batch_windows):
+        some = windows[first : first + batch_windows]
+        yield torch.stack([x[b][(slice(None), *place)] for b, place in some])
 
 
 def window_places(
@@ -130,7 +154,7 @@ def window_places(
 
 
 @contextmanager
-def _memory_named(shape: tuple[int, ...]) -> Iterator[None]:
+def memory_named(shape: tuple[int, ...]) -> Iterator[None]:
     """Running out of memory is a fault of one record, not of the run."""
     try:
         yield

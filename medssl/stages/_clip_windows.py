@@ -6,7 +6,7 @@ picture. A shot that is shorter than a clip holds its last frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -52,27 +52,34 @@ def clip_probabilities(
     Raises:
         ReadError: ``times_unknown``, ``out_of_memory``; the frames cannot be read.
     """
+    each = [
+        predict_probabilities(
+            model,
+            x_CTHW,
+            patch_size=card.patch_size,
+            overlap=window.overlap,
+            batch_windows=window.batch_windows,
+            device=window.device,
+            fill=clip.fill,
+        )
+        for x_CTHW in clip_pieces(clip, card.clip or ClipSpec(), card.patch_size[0])
+    ]
+    return np.asarray(np.mean(each, axis=0, dtype=np.float64), dtype=np.float32)
+
+
+def clip_pieces(clip: Clip, spec: ClipSpec, count: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Clips (C, count, H, W) that stand for a whole video.
+
+    Raises:
+        ReadError: ``times_unknown``; the frames cannot be read.
+    """
     if clip.times_s is None:
         raise ReadError("times_unknown", "the video does not say when its frames were shown")
-    spec = card.clip or ClipSpec()
     if spec.short == "refuse":  # there is no other record to take: a short video counts as it is
         spec = spec.model_copy(update={"short": "hold"})
-    moments = spread_moments(clip.times_s, clip.shots, card.patch_size[0], spec, CLIPS)
-    each = []
-    for numbers_T in moments:
+    for numbers_T in spread_moments(clip.times_s, clip.shots, count, spec, CLIPS):
         own, place_T = np.unique(numbers_T, return_inverse=True)
-        each.append(
-            predict_probabilities(
-                model,
-                clip.frames(own)[:, place_T],
-                patch_size=card.patch_size,
-                overlap=window.overlap,
-                batch_windows=window.batch_windows,
-                device=window.device,
-                fill=clip.fill,
-            )
-        )
-    return np.asarray(np.mean(each, axis=0, dtype=np.float64), dtype=np.float32)
+        yield clip.frames(own)[:, place_T]
 
 
 def stored_clip(store: Store, entry: Entry) -> Clip:

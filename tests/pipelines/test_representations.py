@@ -5,9 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from medssl.core.errors import UsageError
-from medssl.core.features import Features
-from pipelines._bench_frozen import DenseProbe, pad_to
+from pipelines._bench_frozen import pad_to
 from pipelines._bench_sets import auroc_components
 
 
@@ -24,28 +22,6 @@ def test_spread_of_the_components_is_delongs_variance():
     spread = np.std([roc_auc_score(truth, scores) for scores in repeats])
     told = np.mean([np.std(auroc_components(s, truth)) / np.sqrt(100) for s in repeats])
     assert told == pytest.approx(spread, rel=0.15)
-
-
-class Copy(torch.nn.Module):
-    """An encoder whose only level is its input: what a probe learns is known."""
-
-    def forward(self, x):
-        return Features(x.flatten(2).mean(2), None, None, [x])
-
-
-def test_probe_finds_a_threshold_of_the_only_feature():
-    x = torch.linspace(-1, 1, 64).view(1, 8, 8)
-    label = (x[0] > 0.25).numpy().astype(np.uint8)
-    probe = DenseProbe(Copy(), 2)
-    probe.fit([x], [label], seed=0)
-    assert (probe.predict(x) == label).mean() > 0.95
-
-
-def test_probe_needs_two_classes():
-    x, label = torch.randn(1, 8, 8), np.zeros((8, 8), dtype=np.uint8)
-    probe = DenseProbe(Copy(), 2)
-    with pytest.raises(UsageError, match="two classes"):
-        probe.fit([x], [label], seed=0)
 
 
 def test_padding_repeats_the_edge_behind_the_picture():
