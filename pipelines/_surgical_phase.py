@@ -30,7 +30,7 @@ METHOD = (
     "videos (12.5, 25 and 100 % of them) for the same number of steps, "
     "`configs/finetune/surgical_phase.yaml`. Means over test videos at one frame per second, "
     "plain variant ([phases](../phases.md)), seeds {seeds}. 95 % intervals: seeds and videos "
-    "resampled together, 10,000 draws; differences are paired by seed and video. Rows whose runs "
+    "drawn together, 10,000 draws; differences are paired by seed and video. Rows whose runs "
     "are not all there are left out."
 )
 

@@ -1,4 +1,4 @@
-"""Intervals over several evaluated runs: seeds and groups of cases resampled together."""
+"""Intervals over several evaluated runs: seeds and groups of cases drawn together."""
 
 from __future__ import annotations
 
