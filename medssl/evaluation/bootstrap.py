@@ -147,7 +147,7 @@ def _interval(
         return Interval(mean, float("nan"), float("nan"), n)
     # Deviations from the mean: equal values give an interval of exactly zero width.
     away_SN = values_SN - mean
-    sum_G = np.bincount(group_N, weights=away_SN.mean(axis=0))
+    sum_G = np.bincount(group_N, weights=away_SN.mean(axis=0)).astype(np.float64)
     rng = generator(seed, "bootstrap")
     away_R = np.concatenate([
         _of_groups(sum_G, size_G, rng, min(CHUNK, draws - k)) for k in range(0, draws, CHUNK)
