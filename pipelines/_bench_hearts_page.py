@@ -9,9 +9,9 @@ import numpy as np
 
 import medssl
 from medssl.evaluation.bootstrap import Interval, bootstrap_difference
+from medssl.stages._jobs import read_rows
 from pipelines._bench_clip_features import BATCH, CROP, ENCODER, GREY, RANDOM
 from pipelines._bench_hearts import ARMS, Hearts
-from pipelines._ledger import read_rows
 
 Runs = dict[int, dict[str, Any]]
 _METHOD = (

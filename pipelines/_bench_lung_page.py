@@ -15,9 +15,9 @@ import numpy.typing as npt
 import medssl
 from medssl.evaluation.bootstrap import LEVEL_PERCENT, group_draws
 from medssl.evaluation.classification import weighted_scores
+from medssl.stages._jobs import read_rows
 from pipelines._bench_clip_features import CROP, ENCODER, RANDOM
 from pipelines._bench_lung import ARMS, Lung
-from pipelines._ledger import read_rows
 
 Array = npt.NDArray[np.float64]
 Measure = Literal["balanced accuracy", "AUROC"]

@@ -12,7 +12,7 @@ import numpy as np
 import medssl
 from medssl.core.runlog import write_text
 from medssl.evaluation.bootstrap import Interval, bootstrap_difference, bootstrap_mean
-from pipelines._ledger import read_rows
+from medssl.stages._jobs import read_rows
 
 RANDOM = "random"
 Rows = list[dict[str, Any]]

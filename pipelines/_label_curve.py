@@ -15,8 +15,8 @@ import medssl
 from medssl.core.errors import UsageError
 from medssl.core.runlog import write_text
 from medssl.core.seeding import generator
+from medssl.stages._jobs import missing, read_rows, run_missing
 from medssl.stages._paired import mean_score, score_difference
-from pipelines._ledger import missing, read_rows, run_missing
 from pipelines._msd import link_cases
 
 

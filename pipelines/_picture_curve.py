@@ -11,8 +11,8 @@ from typing import Any
 
 import medssl
 from medssl.core.seeding import generator
+from medssl.stages._jobs import read_rows
 from pipelines._label_curve import Curve, Job
-from pipelines._ledger import read_rows
 
 
 @dataclass(frozen=True)

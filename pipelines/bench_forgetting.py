@@ -21,6 +21,7 @@ import typer
 
 import medssl
 from medssl.evaluation.bootstrap import Interval, bootstrap_difference
+from medssl.stages._jobs import read_rows, run_missing
 from pipelines._bench import RESULTS, write_table
 from pipelines._bench_forgetting import (
     CROP,
@@ -31,7 +32,6 @@ from pipelines._bench_forgetting import (
     OldData,
     write_scans,
 )
-from pipelines._ledger import read_rows, run_missing
 
 STEPS, LR = 600, 2e-3
 SEEDS = 3

@@ -21,9 +21,9 @@ from medssl.core.config import Component
 from medssl.core.seeding import seed_everything
 from medssl.encoders._base import Encoder, build_encoder
 from medssl.encoders.card import build_from_card, load_card, part_of
+from medssl.stages._jobs import run_missing
 from pipelines._bench_report import report
 from pipelines._bench_sets import Set, sets
-from pipelines._ledger import run_missing
 from pipelines._short_run import short_run
 
 RANDOM = "random"

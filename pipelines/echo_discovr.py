@@ -16,10 +16,10 @@ from typing import Annotated
 import typer
 
 from medssl.core.runlog import write_text
+from medssl.stages._jobs import run_missing
 from pipelines._bench_clip_features import Job
 from pipelines._bench_hearts import ARMS, Hearts
 from pipelines._bench_hearts_page import page
-from pipelines._ledger import run_missing
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "echo_discovr.md"
 SEEDS = (0, 1, 2)

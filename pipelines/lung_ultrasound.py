@@ -15,10 +15,10 @@ from typing import Annotated
 import typer
 
 from medssl.core.runlog import write_text
+from medssl.stages._jobs import run_missing
 from pipelines._bench_clip_features import Job
 from pipelines._bench_lung import ARMS, Lung
 from pipelines._bench_lung_page import page
-from pipelines._ledger import run_missing
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "lung_ultrasound.md"
 SEEDS = (0, 1, 2)
