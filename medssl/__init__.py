@@ -13,6 +13,7 @@ from medssl._api import (
     pretrain,
     read,
     read_folder,
+    report,
 )
 
 __version__ = "0.1.0"
@@ -30,4 +31,5 @@ __all__ = [
     "pretrain",
     "read",
     "read_folder",
+    "report",
 ]

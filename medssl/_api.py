@@ -114,19 +114,30 @@ def predict(
 
 def evaluate(
     *,
-    task: str,
-    pred: StrPath,
-    ref: StrPath,
     out: StrPath,
+    task: str | None = None,
+    pred: StrPath | None = None,
+    ref: StrPath | None = None,
     config: StrPath | None = None,
     **more: Any,
 ) -> Run:
     """Compare predictions with reference labels; writes ``metrics.json``.
 
+    With ``probe``, ``data`` and ``checkpoint``: what labels read out of a frozen encoder.
+
     Raises:
         MedsslError: a prediction without reference, or a grid that differs.
     """
     return _run("evaluate", config, {"task": task, "pred": pred, "ref": ref, "out": out, **more})
+
+
+def report(run: StrPath, *, out: StrPath, config: StrPath | None = None, **more: Any) -> Run:
+    """Write one page on a run of pretrain or finetune that works without a network.
+
+    Raises:
+        UsageError: no such run, or a file that is not what it should be.
+    """
+    return _run("report", config, {"run": run, "out": out, **more})
 
 
 def deidentify(

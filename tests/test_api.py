@@ -18,6 +18,7 @@ STAGES = [
     "predict",
     "deidentify",
     "evaluate",
+    "report",
     "phantom",
     "demo",
 ]

@@ -43,6 +43,11 @@ def _path(name: str, about: str, *flags: str) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
+def _paths(name: str, about: str) -> Parameter:
+    annotation = Annotated[list[Path] | None, typer.Option("--" + name, help=about)]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
 def _flag(name: str, about: str) -> Parameter:
     option = typer.Option("--" + name.replace("_", "-"), help=about)
     annotation = Annotated[bool, option]
@@ -58,6 +63,11 @@ CATALOG = Parameter(
     "catalog",
     Parameter.KEYWORD_ONLY,
     annotation=Annotated[Path, typer.Argument(help="Written by index.", show_default=False)],
+)
+RUN = Parameter(
+    "run",
+    Parameter.KEYWORD_ONLY,
+    annotation=Annotated[Path, typer.Argument(help="Of pretrain or finetune.", show_default=False)],
 )
 WORDS = Parameter(
     "words",
@@ -92,7 +102,7 @@ def _stage(stage: str, about: str, *options: Parameter) -> None:
         debug, out = given.pop("debug"), given["out"]
         exit_with(lambda: _call(stage, given), out=out, debug=debug)
 
-    lead = [option for option in options if option in (ARCHIVE, CATALOG)]
+    lead = [option for option in options if option in (ARCHIVE, CATALOG, RUN)]
     rest = [option for option in options if option not in lead]
     signature = Signature([*lead, WORDS, *rest, *OF_EVERY_STAGE])
     setattr(command, "__signature__", signature)  # noqa: B010 - typer reads the options there
@@ -160,11 +170,25 @@ _stage(
 )
 _stage(
     "evaluate",
-    "Compare predictions with reference labels.",
+    "Compare predictions with reference labels, or probe a frozen encoder.",
     TASK,
     _path("pred", "Folder that predict wrote."),
     _path("ref", "Folder of reference labels."),
+    _text("probe", "Instead: knn, linear, attentive or dense, of the encoder of a run."),
+    _path("data", "Probe: labelled data set, as finetune takes it."),
+    _path("checkpoint", "Probe: run of pretrain or finetune."),
     OUT,
+    OVERWRITE,
+)
+_stage(
+    "report",
+    "Write one page on a run that works without a network: health, curves, results, scans.",
+    RUN,
+    _path("out", "Folder for report.html.", "-o", "--out"),
+    _path("data", "Catalog or scans, to show what is drawn of hidden parts."),
+    _path("pred", "Folder that predict wrote, to show slices with labels."),
+    _paths("metrics", "File that evaluate wrote; may be given several times."),
+    _path("embedding", "File that embed wrote."),
     OVERWRITE,
 )
 _stage(

@@ -12,7 +12,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ class Run:
         """Write the given values and the derived ones; path-valued fields are left out."""
         from medssl.core.config import dump_yaml  # worker processes do without pydantic
 
-        hidden = {k for k, v in config if isinstance(v, Path)}
+        hidden = {k for k, v in config if any(isinstance(one, Path) for one in _each(v))}
         given = config.model_dump(mode="json", exclude_unset=True, exclude=hidden)
         full = config.model_dump(mode="json", exclude=hidden)
         write_text(self.out / "config.yaml", dump_yaml(given))
@@ -153,6 +153,10 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's content, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _each(value: object) -> Iterable[object]:
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -25,17 +27,22 @@ class Picture:
     hidden: str = ""
 
 
-def page(title: str, subtitle: str, sections: Sequence[str], footer: str) -> str:
-    """A whole page: no script, nothing loaded from elsewhere."""
+def page(title: str, subtitle: str, sections: Sequence[str], footer: str, script: str = "") -> str:
+    """A whole page: nothing loaded from elsewhere, no script but the one given."""
     style = _STYLE.read_text(encoding="utf-8")
+    policy, end = _POLICY, ""
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'"
+        end = f"<script>{script}</script>\n"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         f"<header><h1>{escape(title)}</h1><p>{escape(subtitle)}</p></header>\n"
         + "\n".join(one for one in sections if one)
-        + f"\n<footer>{escape(footer)}</footer>\n</main>\n</body>\n</html>\n"
+        + f"\n<footer>{escape(footer)}</footer>\n</main>\n{end}</body>\n</html>\n"
     )
 
 
@@ -103,10 +110,26 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], title: str = ""
     )
 
 
-def gallery(pictures: Sequence[Picture]) -> str:
-    """Thumbnails with captions; a hidden one is a grey field with its reason."""
+def gallery(pictures: Sequence[Picture], *, strips: bool = False) -> str:
+    """Thumbnails with captions; a hidden one is a grey field with its reason.
+
+    ``strips`` are wider than high and keep their shape.
+    """
     cells = "".join(_figure(one) for one in pictures)
-    return f'<div class="gallery">{cells}</div>' if cells else ""
+    kind = "gallery strips" if strips else "gallery"
+    return f'<div class="{kind}">{cells}</div>' if cells else ""
+
+
+def folded(title: str, block: str) -> str:
+    """A block that is shown on a click."""
+    if not block:
+        return ""
+    return f'<details class="card"><summary>{escape(title)}</summary>{block}</details>'
+
+
+def lines(text: str) -> str:
+    """Text as it is, line by line."""
+    return f"<pre>{escape(text)}</pre>" if text else ""
 
 
 def _figure(one: Picture) -> str:

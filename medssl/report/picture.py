@@ -22,6 +22,32 @@ def data_uri(x_CHW: npt.NDArray[Any], side_px: int = 192) -> str:
     bytes_HWC = np.moveaxis(np.rint(255 * np.clip(x_CHW, 0, 1)).astype(np.uint8), 0, 2)
     image = Image.fromarray(bytes_HWC if bytes_HWC.shape[2] == 3 else bytes_HWC[:, :, 0])
     image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    return _png(image)
+
+
+def overlay_uri(
+    labels_HW: npt.NDArray[Any], colours: npt.NDArray[Any], opacity: float, side_px: int = 192
+) -> str:
+    """Labels 1, 2 ... in their colours (K, 3) of 0..255, 0 transparent; "" where all are 0."""
+    from PIL import Image
+
+    hit_HW = labels_HW > 0
+    if not hit_HW.any():
+        return ""
+    rgba_HWC = np.zeros((*labels_HW.shape, 4), dtype=np.uint8)
+    rgba_HWC[hit_HW, :3] = colours[(labels_HW[hit_HW].astype(int) - 1) % len(colours)]
+    rgba_HWC[hit_HW, 3] = round(255 * opacity)
+    image = Image.fromarray(rgba_HWC)
+    image.thumbnail((side_px, side_px), Image.Resampling.NEAREST)
+    return _png(image)
+
+
+def png_uri(data: bytes) -> str:
+    """A PNG file's content as a ``data:`` address."""
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def _png(image: Any) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_uri(buffer.getvalue())

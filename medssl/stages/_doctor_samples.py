@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from medssl.archive._grey import grey_image
 from medssl.archive.catalog import Catalog
 from medssl.archive.quality import pixel_flags
 from medssl.core.errors import MedsslError, ReadError
-from medssl.core.geometry import Reorientation
 from medssl.core.sample import Record
 from medssl.readers._clip_quality import IN_BODY_SCORE, body_scores, thumbnails
 from medssl.readers._us_sector import is_coloured, mask_outside, sampled_frames, sector_mask
+from medssl.stages._slices import turned, upright
 
 # Larger volumes are not decoded for a thumbnail.
 _MOST_BYTES = 2**30
@@ -115,7 +114,7 @@ def _may_show_a_person(picture_CHW: npt.NDArray[np.float64]) -> bool:
 def _picture(record: Record, array: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:
     """0..1: an image, the middle frame of a clip, the middle slice of a volume."""
     if record.kind == "volume":
-        return _windowed(_slice(record, array), record.units)
+        return windowed(_slice(record, array), record.units)
     if record.modality == "US":
         clip_CTHW = array if record.kind == "clip" else array[:, None]
         mask_HW = sector_mask(clip_CTHW)
@@ -123,25 +122,18 @@ def _picture(record: Record, array: npt.NDArray[Any]) -> npt.NDArray[np.float64]
             return None
         array = mask_outside(clip_CTHW, mask_HW)
         array = array if record.kind == "clip" else array[:, 0]
-    return _windowed(array[:, array.shape[1] // 2] if record.kind == "clip" else array, "")
+    return windowed(array[:, array.shape[1] // 2] if record.kind == "clip" else array, "")
 
 
 def _slice(record: Record, x_CDHW: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """In the plane of acquisition, head or front up, the patient's right on the left."""
-    spacing = np.array(record.spacing_mm or (1.0, 1.0, 1.0))
-    if record.affine is not None:
-        turn = Reorientation.to_ras(np.reshape(record.affine, (4, 4)))
-        x_CDHW, spacing = turn.apply(x_CDHW[:1]), spacing[list(turn.order)]
-    across = int(np.argmax(spacing))
-    middle_CHW = np.take(x_CDHW[:1], x_CDHW.shape[1 + across] // 2, axis=1 + across)
-    height_mm, width_mm = np.delete(spacing, across)
-    finest_mm = min(height_mm, width_mm)
-    scale = (1.0, height_mm / finest_mm, width_mm / finest_mm)
-    upright = np.flip(middle_CHW, (1, 2)).astype(np.float64)
-    return np.asarray(ndimage.zoom(upright, scale, order=1))
+    """The middle one, in the plane of acquisition."""
+    x_CDHW, spacing_mm, across = turned(x_CDHW[:1], record.affine, record.spacing_mm)
+    middle_HW = np.take(x_CDHW[0], x_CDHW.shape[1 + across] // 2, axis=across)
+    return upright(middle_HW.astype(np.float64), spacing_mm, across)[None]
 
 
-def _windowed(x_CHW: npt.NDArray[Any], units: str) -> npt.NDArray[np.float64]:
+def windowed(x_CHW: npt.NDArray[Any], units: str) -> npt.NDArray[np.float64]:
+    """0..1: colours as they are, HU in a window of soft tissue, others between percentiles."""
     if x_CHW.shape[0] == 3:
         top = 255.0 if x_CHW.dtype == np.uint8 else max(float(x_CHW.max()), 1.0)
         return np.clip(x_CHW.astype(np.float64) / top, 0, 1)

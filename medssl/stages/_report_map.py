@@ -1,0 +1,78 @@
+"""The map of a file that embed wrote: its two main directions, coloured by each free label."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from medssl.core.errors import UsageError
+from medssl.report.chart import COLOURS, Series
+
+_ID, _VECTOR = "record_id", "embedding"
+# More points than a page shows; more values of a label than there are colours.
+_MOST_POINTS = 1_500
+OTHER, UNKNOWN = "other", "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """Points by each label that tells records apart.
+
+    Attributes:
+        shares: of the spread along the two directions, 0..1.
+        labels: name of the label, and one series per value.
+    """
+
+    records: int
+    shares: tuple[float, float]
+    labels: list[tuple[str, list[Series]]]
+
+
+def map_of(path: Path) -> Map:
+    """Read the file and project it.
+
+    Raises:
+        UsageError: no file of embed.
+    """
+    fix = "give the Parquet file that medssl embed wrote"
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UsageError("no readable Parquet file", where=str(path), fix=fix) from error
+    if not {_ID, _VECTOR} <= set(table.columns) or table.height < 2:
+        raise UsageError("no table of embeddings", where=str(path), fix=fix)
+    if table.height > _MOST_POINTS:
+        table = table.gather_every(-(-table.height // _MOST_POINTS))
+    x_ND = np.array(table[_VECTOR].to_list(), dtype=np.float64)
+    x_ND -= x_ND.mean(0)
+    u, size, _ = np.linalg.svd(x_ND, full_matrices=False)
+    place_N2 = (u * size)[:, :2]
+    total = max(float((size**2).sum()), 1e-12)
+    texts = [c for c, kind in table.schema.items() if kind == pl.String and c != _ID]
+    labels = [(name, _series(place_N2, table[name].fill_null(UNKNOWN).to_list())) for name in texts]
+    return Map(
+        records=table.height,
+        shares=(float(size[0] ** 2 / total), float(size[1] ** 2 / total)),
+        labels=[(name, series) for name, series in labels if len(series) > 1],
+    )
+
+
+def _series(place_N2: np.ndarray, values: Sequence[str]) -> list[Series]:
+    """One per value, the most frequent first; rare ones together."""
+    common = [value for value, _ in Counter(values).most_common()]
+    if len(common) == len(values):  # a name of each record, no label
+        return []
+    if len(common) > COLOURS:
+        common = common[: COLOURS - 1]
+    named = np.array([value if value in common else OTHER for value in values])
+    found = [*common, *([OTHER] if OTHER in named and OTHER not in common else [])]
+    return [
+        Series(name=value, x=place_N2[named == value, 0].tolist(),
+               y=place_N2[named == value, 1].tolist())
+        for value in found
+    ]  # fmt: skip
