@@ -33,6 +33,7 @@ from medssl.stages._health import watch
 from medssl.stages._init import IMAGE_BRANCH, encoder_of, load_init, load_objective
 from medssl.stages._matcher import matcher_of
 from medssl.stages._records import digest, fill_store, select, stored
+from medssl.stages._seen import seen_before, write_seen
 from medssl.stages._shown import with_defaults
 from medssl.stages._sources import StoredRecords
 from medssl.stages._style import views_of
@@ -120,6 +121,7 @@ def run(config: PretrainConfig) -> Run:
     if not fabric.is_global_zero:
         return run
     save_model(run.out / "model", _train.encoder_card(training, card), _parts(kept))
+    _note_seen(config, entries, run)
     summary = catalog.summary
     run.exit_code = 4 if summary["quarantined"] else 0
     run.ledger = catalog.ledger.path
@@ -130,6 +132,12 @@ def run(config: PretrainConfig) -> Run:
         parameters=sum(p.numel() for p in kept.encoder.parameters()),
         peak_memory_mb=round(peak_memory_mb(), 1),
     )
+
+
+def _note_seen(config: PretrainConfig, entries: list[Entry], run: Run) -> None:
+    runs = (config.init, config.continue_from)
+    before = seen_before(runs, config.encoder, config.objective)
+    write_seen(run.out / "model", (entry.pixel_hash for entry in entries), before)
 
 
 def _setting(
