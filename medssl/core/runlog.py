@@ -43,6 +43,7 @@ class Run:
         self.exit_code = 0
         self.ledger = out / "quarantine.jsonl"
         self._started_s = time.time()
+        self._cpu_s = time.process_time()
         self._tensorboard: Any = None
 
     @classmethod
@@ -100,6 +101,7 @@ class Run:
             "libraries": _versions("torch", "numpy", "monai", "pydicom", "nibabel"),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started_s)),
             "wall_s": round(time.time() - self._started_s, 2),
+            "cpu_s": round(time.process_time() - self._cpu_s, 2),
             "exit_code": self.exit_code,
             **self.result,
         }
