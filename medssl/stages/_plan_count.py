@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from medssl.core.config import Component, validate
+from medssl.core.config import validate
 from medssl.core.registry import OBJECTIVES
 from medssl.core.viewspec import Setting, ViewSpec
 from medssl.encoders._base import Encoder
@@ -53,7 +53,7 @@ def count(config: PretrainConfig, encoder: Encoder, records: int) -> Count:
     """
     assert config.crop is not None
     crop = config.crop
-    spec = _views(encoder, config.objective, crop, records)
+    spec = _views(encoder, config, records)
     views = sum(view.count * math.prod(view.tiles) * math.prod(view.crop) for view in spec.views)
     views *= max(spec.partitions, 1) * (1 + (spec.partner is not None)) * (spec.stack or 1)
     bf16 = config.precision.startswith("bf16")
@@ -67,11 +67,14 @@ def count(config: PretrainConfig, encoder: Encoder, records: int) -> Count:
     )
 
 
-def _views(encoder: Encoder, part: Component, crop: tuple[int, ...], records: int) -> ViewSpec:
+def _views(encoder: Encoder, config: PretrainConfig, records: int) -> ViewSpec:
     """What the objective asks for."""
+    part, crop = config.objective, config.crop or ()
     module, _ = OBJECTIVES.module(part.name)
     options = validate(module.Config, part.options, where=f"objective {part.name}")
-    task = module.Objective(encoder, options, Setting(crop=crop, records=records))
+    task = module.Objective(
+        encoder, options, Setting(crop=crop, records=records, kind=encoder.kind, clip=config.clip)
+    )
     spec: ViewSpec = task.views()
     return spec
 

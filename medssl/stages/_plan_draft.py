@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from medssl.archive.catalog import Catalog
 from medssl.core.config import Component, validate
-from medssl.core.errors import NothingUsableError
 from medssl.core.sample import Record
 from medssl.encoders._base import Encoder, build_encoder, in_mm
 from medssl.stages import _plan_rules as rules
@@ -65,9 +64,6 @@ def draft(config: PlanConfig, catalog: Catalog, machine: Machine) -> Draft:
     records = catalog.records(where=config.where)
     found = candidates(records, _SPLITS)
     if not found:  # the selection of pretrain says why
-        if any(one.kind == "clip" for one in records):
-            fix = "e.g. medssl pretrain CATALOG objective=videomae encoder=video_vit-xs"
-            raise NothingUsableError("only clips, for which there is no plan yet", fix=fix)
         select(records, _as_config({}, {}), channels=1, kind="image", splits=_SPLITS)
     facts = fingerprint(found)
     for objective in _objectives(config, facts, machine):
@@ -81,7 +77,7 @@ def _objectives(config: PlanConfig, facts: Facts, machine: Machine) -> list[Choi
     if config.objective:
         return [Choice(config.objective, "asked for")]
     flat = facts.kind == "image" or bool(rules.sliced(facts))
-    if config.encoder:
+    if config.encoder and facts.kind != "clip":
         flat = "/" in config.encoder.name  # a library's; those are for images
     found = rules.objectives(facts, machine, flat=flat)
     return [Choice(Component(name=name), why) for name, why in found]
@@ -110,7 +106,7 @@ def _draft(
     options = _as_config(chosen, {})
     part = in_mm(options.encoder, options.spacing_mm)
     network = build_encoder(part.name, part.options, options.channels)
-    planned = [one for one in records if one.kind != "clip"]
+    planned = [one for one in records if facts.kind == "clip" or one.kind != "clip"]
     usable, excluded = select(
         planned, options, channels=options.channels, kind=network.kind, splits=_SPLITS
     )

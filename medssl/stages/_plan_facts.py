@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
+from medssl.core.clips import frame_shape
 from medssl.core.geometry import Reorientation, spacing_of
 from medssl.core.preprocess import Contract, picture_shape, target_shape
 from medssl.core.sample import Record
@@ -24,7 +25,7 @@ class Grid(NamedTuple):
     """A record as the store will hold it."""
 
     shape: tuple[int, ...]
-    """(C, D, H, W); D = 1 for a picture."""
+    """(C, D, H, W); D = 1 for a picture; (C, T, H, W) of a clip."""
     spacing_mm: tuple[float, ...] | None
 
     @property
@@ -37,19 +38,19 @@ class Facts:
     """The fingerprint of the records of the commoner kind.
 
     Attributes:
-        kind: volumes, or pictures where there are more of those.
+        kind: volumes, or pictures or clips where there are more of those.
         counts: records by kind.
         channels: of most records; ``mixed`` = others have another number.
-        shape: median, (D, H, W) in RAS+ order, D = 1 for pictures.
+        shape: median, (D, H, W) in RAS+ order, D = 1 for pictures; (T, H, W) of clips.
         spacing_mm: median (D, H, W) of volumes.
         spread: along the axis where it differs most, large to small spacing (90th to 10th
             percentile).
         thickness: largest to smallest spacing of a volume, median.
         slices: voxels across the largest spacing, median.
-        side_px: shorter side of a picture: small, median, large.
+        side_px: shorter side of a picture or frame: small, median, large.
     """
 
-    kind: Literal["volume", "image"]
+    kind: Literal["volume", "image", "clip"]
     counts: dict[str, int]
     patients: int
     modalities: dict[str, int]
@@ -107,14 +108,16 @@ def candidates(records: Sequence[Record], splits: Sequence[str]) -> list[Record]
         for one in records
         if one.role == "image"
         and one.split in splits
-        and (one.kind == "image" or (one.kind == "volume" and one.affine is not None))
+        and (one.kind != "volume" or one.affine is not None)
+        and (one.kind != "clip" or one.duration_s is not None)
     ]
 
 
 def fingerprint(records: Sequence[Record]) -> Facts:
     """The facts of candidates, of which there is at least one."""
     counts = Counter(one.kind for one in records)
-    kind: Literal["volume", "image"] = "volume" if counts["volume"] >= counts["image"] else "image"
+    kinds: tuple[Literal["volume", "image", "clip"], ...] = ("volume", "image", "clip")
+    kind = max(kinds, key=lambda name: counts[name])
     own = [one for one in records if one.kind == kind]
     channels = Counter(one.shape[0] for one in own)
     grids = [prepared_grid(one, Contract()) for one in own]
@@ -142,6 +145,12 @@ def fingerprint(records: Sequence[Record]) -> Facts:
 def prepared_grid(record: Record, contract: Contract) -> Grid:
     """The grid that :func:`medssl.core.preprocess.prepare` gives a record, from its header."""
     channels = record.shape[0]
+    if record.kind == "clip":
+        frames, *shape = record.shape[1:]
+        if contract.fps is not None and record.duration_s is not None:
+            frames = min(frames, round(record.duration_s * contract.fps) + 1)
+        small_HW = frame_shape((shape[0], shape[1]), contract.short_side_px)
+        return Grid((contract.picture_channels or channels, frames, *small_HW), None)
     if record.kind == "image":
         if contract.picture_channels:
             channels = contract.picture_channels

@@ -17,7 +17,7 @@ TITLE = "# Plan of `medssl plan`"
 _WIDTH = 98
 # The order in which a reader asks; what is not named comes last.
 _ORDER = (
-    "objective", "encoder", "crop", "spacing_mm", "size_px", "channels", "match_channels",
+    "objective", "encoder", "crop", "spacing_mm", "size_px", "fps", "channels", "match_channels",
     "batch_size", "accumulate", "precision", "workers", "steps", "warmup", "where",
 )  # fmt: skip
 
@@ -96,12 +96,13 @@ def head(
 
 def _data(facts: Facts) -> str:
     modalities = ", ".join(f"{n} {name}" for name, n in facts.modalities.items())
-    kinds = {"volume": "volumes", "image": "pictures"}
-    size = " x ".join(map(str, facts.shape if facts.kind == "volume" else facts.shape[1:]))
+    kinds = {"volume": "volumes", "image": "pictures", "clip": "clips"}
+    size = " x ".join(map(str, facts.shape[1:] if facts.kind == "image" else facts.shape))
     text = (
         f"{facts.records} {kinds[facts.kind]} ({modalities}) of {facts.patients} patients, {size}"
     )
-    text += " voxels" if facts.kind == "volume" else " pixels"
+    units = {"volume": "voxels", "image": "pixels", "clip": "frames and pixels"}
+    text += f" {units[facts.kind]}"
     if facts.spacing_mm:
         text += f" of {' x '.join(f'{s:.3g}' for s in facts.spacing_mm)} mm"
     others = facts.counts.keys() - {facts.kind}

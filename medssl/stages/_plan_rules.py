@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from medssl.core.config import Component, read_yaml
 from medssl.core.preprocess import SPACING_TOLERANCE
 from medssl.core.registry import OBJECTIVES
+from medssl.stages._data import MAX_AUTO_CLIP
 from medssl.stages._plan_facts import Facts, Machine
+from medssl.stages._train import CLIP_FPS, SHORT_SIDE_PX
 
 GB = 1e9
 # Thick slices get flat tokens; very thick ones, or very few, are learnt from one by one.
@@ -53,6 +55,8 @@ def objectives(facts: Facts, machine: Machine, *, flat: bool) -> list[Choice]:
     ``flat``: an image encoder learns from pictures or slices.
     """
     n, large = facts.records, machine.gpu_bytes >= LARGE_GPU
+    if facts.kind == "clip":
+        return _of_clips(facts)
     if not flat:
         if n >= MANY_VOLUMES and large:
             why = f"{n} volumes and a large GPU: a teacher gives global features and tokens"
@@ -69,6 +73,14 @@ def objectives(facts: Facts, machine: Machine, *, flat: bool) -> list[Choice]:
     ]
 
 
+def _of_clips(facts: Facts) -> list[Choice]:
+    masked = "first choice for clips: works with small batches, and nine tokens in ten cost nothing"
+    if 2 * facts.modalities.get("US", 0) > facts.records:
+        why = "ultrasound: clusters of tokens carry what moves (docs/results/echo_discovr.md)"
+        return [Choice("discovr", why), Choice("videomae", masked)]
+    return [Choice("videomae", masked)]
+
+
 def encoder(facts: Facts, machine: Machine, objective: str) -> Choice:
     """Network and size: by kind of data, by objective, and by what the machine can carry."""
     tokens = objective in _TOKENS
@@ -78,16 +90,25 @@ def encoder(facts: Facts, machine: Machine, objective: str) -> Choice:
         large = machine.gpu_bytes >= LARGE_GPU and facts.records >= LARGE_FROM[1]
         why = "an image encoder for pictures" if facts.kind == "image" else sliced(facts)
         return Choice(f"timm/{names[large]}", f"{why}; {_size(facts, machine)}")
+    if facts.kind == "clip":
+        sizes = ("xs", "s", "b")
+        why = f"tubelets of frames; {_size(facts, machine)}"
+        return Choice(f"video_vit-{sizes[_step(facts, machine)]}", why)
     family, sizes = ("vit3d", ("xs", "s", "b")) if tokens else ("resenc", ("xs", "s", "m"))
-    step = 0
-    if machine.gpu and facts.records >= LARGE_FROM[0]:
-        step = 2 if machine.gpu_bytes >= HUGE_GPU and facts.records >= LARGE_FROM[1] else 1
-    name, why = f"{family}-{sizes[step]}", f"a network for volumes; {_size(facts, machine)}"
+    name = f"{family}-{sizes[_step(facts, machine)]}"
+    why = f"a network for volumes; {_size(facts, machine)}"
     flat = token_size(facts)
     if flat == (TOKEN,) * 3:
         return Choice(name, why)
     why += f"; flat tokens, as slices are {facts.thickness:.1f} times thicker than pixels"
     return Choice({"name": name, "token_size": list(flat)}, why)
+
+
+def _step(facts: Facts, machine: Machine) -> int:
+    """Which of three sizes, smallest first."""
+    if not machine.gpu or facts.records < LARGE_FROM[0]:
+        return 0
+    return 2 if machine.gpu_bytes >= HUGE_GPU and facts.records >= LARGE_FROM[1] else 1
 
 
 def _size(facts: Facts, machine: Machine) -> str:
@@ -98,7 +119,7 @@ def _size(facts: Facts, machine: Machine) -> str:
 
 def sliced(facts: Facts) -> str:
     """Why volumes are learnt from slice by slice; empty = they are not."""
-    if facts.kind == "image":
+    if facts.kind != "volume":
         return ""
     if facts.thickness >= VERY_THICK:
         return f"slices are {facts.thickness:.1f} times thicker than pixels: an image encoder"
@@ -120,14 +141,19 @@ def token_size(facts: Facts) -> tuple[int, ...]:
 def input_of(facts: Facts) -> Choices:
     """Channels, picture size and spacing."""
     chosen: Choices = {}
+    if facts.kind != "volume" and facts.mixed and facts.channels in (1, 3):
+        why = "grey and colour pictures together, as most of them are"
+        chosen["match_channels"] = Choice(True, why)
     if facts.kind == "image":
         small, median, large = facts.side_px
-        if facts.mixed and facts.channels in (1, 3):
-            why = "grey and colour pictures together, as most of them are"
-            chosen["match_channels"] = Choice(True, why)
         if median > SIDE_PX or large > MIXED_SPACING * small:
             why = f"shorter sides of {small} to {large} pixels become one scale"
             chosen["size_px"] = Choice(min(SIDE_PX, median), why)
+    elif facts.kind == "clip":
+        why = f"shorter sides of {facts.side_px[0]} to {facts.side_px[2]} pixels become one scale"
+        chosen["size_px"] = Choice(SHORT_SIDE_PX, why)
+        why = f"frames per second that are kept: views of {MAX_AUTO_CLIP[0]} show about a second"
+        chosen["fps"] = Choice(CLIP_FPS, why)
     elif facts.spread > MIXED_SPACING and facts.spacing_mm:
         rounded = [float(f"{spacing:.3g}") for spacing in facts.spacing_mm]
         why = f"spacings differ up to {facts.spread:.1f}-fold: all become the median"

@@ -28,7 +28,7 @@ from medssl.stages._records import Preparation
 from medssl.stages.pretrain import PretrainConfig
 from medssl.training.checkpoint import KEPT, checkpoints
 
-# Records prepared: enough for a mean of their compression and of their reading time.
+# Records prepared, clips as volumes: enough for a mean of their compression and reading time.
 VOLUMES, PICTURES = 4, 16
 # Steps of a trial that warm up, and that are timed.
 WARM_STEPS, TIMED_STEPS = 2, 4
@@ -77,7 +77,7 @@ def fill(catalog: Catalog, records: Sequence[Record], config: PretrainConfig) ->
         NothingUsableError: none of them can be read.
     """
     assert config.store is not None
-    contract = _train.contract_of(config, config.channels)
+    contract = _train.contract_of(config, config.channels, config.fps)
     store = Store(config.store, contract)
     prepare_one = Preparation(catalog.folder, store)
     ids, values, start_s = [], 0, time.perf_counter()
@@ -164,7 +164,7 @@ def _read(run: Path, config: PretrainConfig, workers: int) -> Trial:
 
 def _of_all_sizes(records: Sequence[Record], contract: Any) -> list[Record]:
     """A few records, evenly spread over the sizes of all."""
-    count = VOLUMES if records[0].kind == "volume" else PICTURES
+    count = PICTURES if records[0].kind == "image" else VOLUMES
     ordered = sorted(records, key=lambda one: prepared_grid(one, contract).values)
     count = min(count, len(ordered))
     return [ordered[(2 * place + 1) * len(ordered) // (2 * count)] for place in range(count)]

@@ -8,6 +8,7 @@ import pytest
 from medssl.archive.catalog import Catalog
 from medssl.archive.split import Fractions
 from medssl.archive.store import Store
+from medssl.core.config import load_config
 from medssl.core.errors import ConfigError, NothingUsableError
 from medssl.core.preprocess import Contract
 from medssl.core.sample import Record
@@ -16,6 +17,7 @@ from medssl.encoders.card import load_card
 from medssl.stages import index, plan, pretrain
 from medssl.stages._data import auto_crop
 from medssl.stages._records import fill_store, select, stored
+from medssl.stages._train import contract_of
 from pipelines._video_files import RATE, STEP, encode, numbers_of
 
 ALL = Fractions(train=1.0, val=0.0, test=0.0)
@@ -95,9 +97,19 @@ def test_a_volume_encoder_says_what_clips_need(catalog, tmp_path):
     assert "video_vit" in caught.value.fix
 
 
-def test_a_plan_for_clips_alone_says_that_there_is_none(catalog, tmp_path):
-    with pytest.raises(NothingUsableError, match="only clips"):
-        plan.run(plan.PlanConfig(catalog=catalog, out=tmp_path / "plan.yaml", quiet=True))
+def test_a_plan_counts_the_frames_that_the_store_will_hold(catalog, tmp_path):
+    options = {"measure": False, "encoder": "video_vit-xs", "quiet": True}
+    out = tmp_path / "plan.yaml"
+    expected = plan.run(plan.PlanConfig(catalog=catalog, out=out, **options)).result
+    given = {"data": catalog, "out": tmp_path / "run"}
+    planned = load_config(pretrain.PretrainConfig, "pretrain", out, given)
+    assert expected["options"]["objective"] == "videomae"
+    kept = Catalog.open(catalog).records()
+    usable, _ = select(kept, planned, channels=3, kind="clip", splits=("train",))
+    store = Store(tmp_path / "store", contract_of(planned, 3, planned.fps))
+    fill_store(Catalog.open(catalog), usable, store, 1.0)
+    numbers = sum(np.prod(entry.shape) for entry in stored(usable, store).entries)
+    assert expected["store_bytes"] == pytest.approx(2 * numbers, rel=0.1)
 
 
 def test_an_objective_without_clips_is_refused(catalog, tmp_path):

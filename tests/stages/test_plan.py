@@ -49,6 +49,12 @@ def pictures(count, **changed):
     return volumes(**own, shape=(1, 200, 200), **changed)
 
 
+def clips(count, modality="US"):
+    """Facts of clips of two seconds."""
+    own = {"kind": "clip", "counts": {"clip": count}, "spacing_mm": None, "slices": 30}
+    return volumes(**own, shape=(30, 128, 170), modalities={modality: count})
+
+
 def make_catalog(archive, out, **more):
     index.run(index.IndexConfig(archive=archive, out=out, quiet=True, workers=0, **more))
     return out
@@ -167,6 +173,26 @@ def test_what_does_not_fit_at_once_is_accumulated(catalog, tmp_path, monkeypatch
     assert (options["batch_size"], options["accumulate"]) == (8, 2)
 
 
+def test_clips_get_an_encoder_of_clips_as_large_as_the_machine_and_their_number_allow():
+    sizes = [(clips(50), SERVER), (clips(300), SERVER), (clips(3_000), SERVER)]
+    names = [rules.encoder(*pair, "videomae").value for pair in [*sizes, (clips(3_000), LAPTOP)]]
+    assert names == ["video_vit-xs", "video_vit-s", "video_vit-b", "video_vit-xs"]
+
+
+@pytest.mark.slow
+def test_a_plan_for_ultrasound_runs_as_it_is(tmp_path):
+    medssl.phantom(out=tmp_path / "hearts", kind="echo", patients=6)
+    catalog = make_catalog(tmp_path / "hearts", tmp_path / "c", split=ALL_TRAIN, modality="US")
+    out = tmp_path / "plan.yaml"
+    expected = plan.run(plan.PlanConfig(catalog=catalog, out=out, quiet=True)).result
+    assert expected["options"]["objective"]["name"] == "discovr"
+    run = medssl.pretrain(data=catalog, out=tmp_path / "run", config=tmp_path / "plan.yaml",
+                          steps=2, health=False, quiet=True)  # fmt: skip
+    stored = sum(file.stat().st_size for file in (catalog / "store").rglob("*.b2nd"))
+    assert run.result["records"] == expected["records"]
+    assert expected["store_bytes"] == pytest.approx(stored, rel=0.25)
+
+
 def test_the_largest_part_of_a_batch_that_fits():
     count = Count(fixed=10.0, sample=1.0, parameters=0)
     assert [count.largest(12, limit) for limit in (22.0, 21.9, 14.0, 5.0)] == [12, 6, 4, 1]
@@ -226,6 +252,8 @@ def test_cubes_of_isotropic_voxels_are_cubes():
         (pictures(3000), LAPTOP, ["simclr", "moco"]),
         (pictures(50_000), SERVER, ["dino"]),
         (pictures(50_000), LAPTOP, ["simclr", "moco"]),
+        (clips(300), LAPTOP, ["discovr", "videomae"]),
+        (clips(300, "ES"), SERVER, ["videomae"]),
     ],
 )
 def test_the_objective_follows_from_kind_and_number(facts, machine, names):
