@@ -1,4 +1,4 @@
-"""Plans of three catalogs, run as they are for a few steps: predicted against measured.
+"""Plans of four catalogs, run as they are for a few steps: predicted against measured.
 
 python -m pipelines.bench_plan
 """
@@ -38,12 +38,13 @@ def main() -> None:
     """Index, plan and run; the figures go to docs/results/plan.md."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        for what, count, write in (
-            ("small MR volumes", 20, _mr), ("CT volumes", 500, _ct), ("pictures", 300, _pictures),
+        for what, count, write, modality in (
+            ("small MR volumes", 20, _mr, None), ("CT volumes", 500, _ct, None),
+            ("pictures", 300, _pictures, None), ("ultrasound clips", 24, _clips, "US"),
         ):  # fmt: skip
             folder = Path(name) / what.replace(" ", "_")
             write(folder / "archive", count)
-            rows.append([f"{count} {what}", *_compared(folder)])
+            rows.append([f"{count} {what}", *_compared(folder, modality)])
             typer.echo(rows[-1])
     write_table(
         "plan",
@@ -60,9 +61,9 @@ def main() -> None:
     )  # fmt: skip
 
 
-def _compared(folder: Path) -> list[str]:
+def _compared(folder: Path, modality: str | None) -> list[str]:
     catalog, plan = folder / "catalog", folder / "plan.yaml"
-    medssl.index(folder / "archive", out=catalog, quiet=True)
+    medssl.index(folder / "archive", out=catalog, quiet=True, modality=modality)
     guess = medssl.plan(catalog, out=folder / "guess.yaml", measure=False, quiet=True).result
     planned = medssl.plan(catalog, out=plan, quiet=True).result
     words = ["--config", plan, "--data", catalog, "--out", folder / "run", "--quiet"]
@@ -92,10 +93,14 @@ def _pair(predicted: float, measured: float) -> str:
 def _described(options: dict[str, Any]) -> str:
     crop = "x".join(map(str, options["crop"]))
     return (
-        f"{options['objective']} on {options['encoder']}, crop {crop}, batch "
+        f"{_name(options['objective'])} on {options['encoder']}, crop {crop}, batch "
         f"{options['batch_size']} in {options['accumulate']}, {options['precision']}, "
         f"{options['steps']} steps"
     )
+
+
+def _name(component: Any) -> str:
+    return str(component["name"] if isinstance(component, dict) else component)
 
 
 def _mr(folder: Path, count: int) -> None:
@@ -123,6 +128,10 @@ def _volumes(
         save_nifti(folder / f"P{number:04d}.nii.gz", x_DHW, affine, np.int16)
     content = {"modality": {"0": modality}, "labels": {"0": "background"}, "training": []}
     (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _clips(folder: Path, count: int) -> None:
+    medssl.phantom(out=folder, kind="echo", patients=count)
 
 
 def _pictures(folder: Path, count: int) -> None:
