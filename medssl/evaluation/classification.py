@@ -5,7 +5,7 @@ count in macro means (as in scikit-learn's ``balanced_accuracy_score``); what wa
 them costs the classes that it was taken from. The same holds within each bootstrap draw. AUROC is
 one against the rest; a case of equal score counts half.
 
-N cases, K classes, R weightings (bootstrap draws).
+N cases, K classes, R weightings (bootstrap draws), S repetitions with other seeds.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def weighted_scores(
 
 def summarise(
     labels_N: npt.ArrayLike,
-    p_NK: npt.ArrayLike,
+    p: npt.ArrayLike,
     groups_N: npt.ArrayLike,
     names: list[str],
     *,
@@ -100,7 +100,8 @@ def summarise(
 
     Args:
         labels_N: reference classes, positions in ``names``.
-        p_NK: probabilities; the predicted class is the first of the largest.
+        p: (N, K) probabilities; the predicted class is the first of the largest. Of several
+            repetitions (S, N, K): each metric is the mean over them, with their ``seed_sd``.
         groups_N: patient of each case; whole patients are drawn.
         names: class names.
         seed: of the resampling.
@@ -109,33 +110,47 @@ def summarise(
     Raises:
         UsageError: no case, lengths that differ, or values that are not finite.
     """
-    labels, p = np.asarray(labels_N, dtype=np.int64), np.asarray(p_NK, dtype=np.float64)
+    labels, p_SNK = np.asarray(labels_N, dtype=np.int64), np.asarray(p, dtype=np.float64)
+    p_SNK = p_SNK[None] if p_SNK.ndim == 2 else p_SNK
     groups = np.asarray(groups_N)
-    if len(labels) == 0 or p.shape != (len(labels), len(names)) or groups.shape != labels.shape:
-        raise UsageError(f"{len(labels)} labels, {p.shape} scores and {groups.shape} patients")
-    if not np.isfinite(p).all():
+    if (
+        not len(labels)
+        or p_SNK.shape[1:] != (len(labels), len(names))
+        or len(groups) != len(labels)
+    ):
+        raise UsageError(f"{len(labels)} labels, {p_SNK.shape} scores and {groups.shape} patients")
+    if not np.isfinite(p_SNK).all():
         raise UsageError("probabilities hold NaN or infinity")
-    predicted = p.argmax(1)
-    point = weighted_scores(labels, predicted, p, np.ones((1, len(labels))))
+    point_S = _repetitions(labels, p_SNK, np.ones((1, len(labels))))
     drawn = [
-        weighted_scores(labels, predicted, p, weight_RN)
+        _repetitions(labels, p_SNK, weight_RN)
         for weight_RN in group_draws(groups, seed=seed, draws=draws)
     ]
     n_K = np.bincount(labels, minlength=len(names))
     summary: dict[str, Any] = {
-        "accuracy": _interval(point.accuracy_R, [one.accuracy_R for one in drawn], len(labels))
+        "accuracy": _interval(
+            [s[0] for s in point_S], [[s[0] for s in d] for d in drawn], len(labels)
+        )
     }
     for metric, field in (("balanced_accuracy", 1), ("f1", 2), ("auroc", 3)):
-        value_K, drawn_K = point[field], [one[field] for one in drawn]
-        overall = _interval(_macro(value_K), [_macro(one) for one in drawn_K], len(labels))
+        value_S, drawn_S = [s[field] for s in point_S], [[s[field] for s in d] for d in drawn]
+        overall = _interval(
+            [_macro(v) for v in value_S], [[_macro(v) for v in d] for d in drawn_S], len(labels)
+        )
         per_label = {
-            name: _interval(value_K[:, k], [one[:, k] for one in drawn_K], int(n_K[k]))
+            name: _interval(
+                [v[:, k] for v in value_S], [[v[:, k] for v in d] for d in drawn_S], int(n_K[k])
+            )
             for k, name in enumerate(names)
         }
         summary[metric] = {**overall, "per_label": per_label}
-    counts = confusion(labels, predicted, len(names))
+    counts = np.sum([confusion(labels, p_NK.argmax(1), len(names)) for p_NK in p_SNK], axis=0)
     summary["confusion"] = {"labels": names, "rows": "reference", "counts": counts.tolist()}
     return summary
+
+
+def _repetitions(labels_N: IntArray, p_SNK: FloatArray, weight_RN: FloatArray) -> list[Scores]:
+    return [weighted_scores(labels_N, p_NK.argmax(1), p_NK, weight_RN) for p_NK in p_SNK]
 
 
 def _macro(value_RK: FloatArray) -> FloatArray:
@@ -144,13 +159,16 @@ def _macro(value_RK: FloatArray) -> FloatArray:
 
 
 def _interval(
-    point_1: FloatArray, drawn: list[FloatArray], n: int
+    point_S1: list[FloatArray], drawn_SR: list[list[FloatArray]], n: int
 ) -> dict[str, float | int | None]:
-    """Point value and percentiles of the draws in which the value exists; JSON knows no NaN."""
-    values = np.concatenate(drawn) if drawn else np.zeros(0)
-    values = values[np.isfinite(values)]
-    low, high = np.percentile(values, LEVEL_PERCENT) if len(values) else (math.nan, math.nan)
-    numbers = {"mean": float(point_1[0]), "low": float(low), "high": float(high)}
+    """Mean over repetitions, percentiles of the draws in which it exists; JSON knows no NaN."""
+    values = [np.mean(one, axis=0) for one in drawn_SR]
+    drawn = np.concatenate(values) if values else np.zeros(0)
+    drawn = drawn[np.isfinite(drawn)]
+    low, high = np.percentile(drawn, LEVEL_PERCENT) if len(drawn) else (math.nan, math.nan)
+    numbers = {"mean": float(np.mean(point_S1)), "low": float(low), "high": float(high)}
+    if len(point_S1) > 1:
+        numbers["seed_sd"] = float(np.std(point_S1, ddof=1))
     exists = math.isfinite(numbers["mean"])
     shown = {k: v if exists and math.isfinite(v) else None for k, v in numbers.items()}
     return {**shown, "n": n}

@@ -22,13 +22,15 @@ scores Dice 1 and HD95 0. Intervals are 95 % percentile bootstrap over patients;
 
 ``cases[].case`` is the reference's name below ``ref`` without its ending, as in the user's own
 folders.
+
+With ``probe`` no prediction is compared: see :mod:`medssl.stages._evaluate_probe`.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -46,15 +48,16 @@ _COMPARE = {
     "phase": evaluate_phases,
     "tools": evaluate_tools,
 }
+_TO_COMPARE = {"task", "pred", "ref"}
 
 
 class EvaluateConfig(Config):
     """What to compare."""
 
-    task: Literal["segmentation", "classification", "phase", "tools"]
-    pred: Path
+    task: Literal["segmentation", "classification", "phase", "tools"] = "segmentation"
+    pred: Path = Path()
     """Folder of predictions; of classes also the ``classes.csv`` itself."""
-    ref: Path
+    ref: Path = Path()
     """Folder of reference labels with the same names; of classes a table or class folders; of
     phases label files or a table; of frames of videos masks or a table."""
     out: Path
@@ -65,6 +68,20 @@ class EvaluateConfig(Config):
     """Frames per second of references of videos that count frames, as Cholec80's do."""
     groups: Path | None = None
     """CSV file with the columns case,patient; without it every case is its own patient."""
+    probe: Literal["knn", "linear", "attentive", "dense"] | None = None
+    """Instead of ``task``: what labels read out of a frozen encoder, see docs/probes.md."""
+    data: Path | None = None
+    """Probe: labelled data set, as ``finetune`` takes it."""
+    checkpoint: Path | None = None
+    """Probe: run of ``pretrain`` or ``finetune``."""
+    labelled: int | None = Field(default=None, ge=1)
+    """Probe: learn from so many patients; default: all that are not tested or chosen by."""
+    seeds: int = Field(default=3, ge=1)
+    """Probe: repetitions with other folds, random weights and ``labelled`` patients."""
+    store: Path | None = None
+    """Probe: keep the preprocessed data set here; default: it is thrown away."""
+    device: str = "auto"
+    """Probe: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` takes a GPU where there is one."""
     overwrite: bool = False
 
 
@@ -80,7 +97,24 @@ def run(config: EvaluateConfig) -> Run:
         fix = "choose another file, or give --overwrite"
         raise UsageError("the output exists", where=str(config.out), fix=fix)
     finished = Run("evaluate", config.out)
-    finished.result = _COMPARE[config.task](config)
+    finished.result = _measured(config)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(config.out, json.dumps(finished.result, indent=1, allow_nan=False) + "\n")
     return finished
+
+
+def _measured(config: EvaluateConfig) -> dict[str, Any]:
+    given = _TO_COMPARE & config.model_fields_set
+    if config.probe is not None:
+        if given:
+            what = f"a probe makes its own predictions: {', '.join(sorted(given))} beside it"
+            raise UsageError(
+                what, fix="medssl evaluate --probe knn --data D --checkpoint RUN -o FILE"
+            )
+        from medssl.stages._evaluate_probe import evaluate_probe
+
+        return evaluate_probe(config)
+    if given != _TO_COMPARE:
+        fix = "medssl evaluate --task TASK --pred FOLDER --ref FOLDER -o FILE, or --probe"
+        raise UsageError("evaluate needs task, pred and ref, or a probe", fix=fix)
+    return _COMPARE[config.task](config)

@@ -141,3 +141,25 @@ def test_balanced_accuracy_ignores_how_many_cases_a_class_has():
 def test_what_cannot_be_scored_is_refused(labels, p, groups):
     with pytest.raises(UsageError):
         summarise(labels, p, groups, ["a", "b"])
+
+
+def test_of_repetitions_the_mean_counts_and_their_spread_is_told():
+    labels, p = cases()
+    other = cases(seed=3)[1]
+    found = summarise(labels, np.stack([p, other]), np.arange(len(labels)), NAMES, draws=50)
+    each = [summarise(labels, one, np.arange(len(labels)), NAMES, draws=50) for one in (p, other)]
+    for metric in ("accuracy", "f1", "auroc"):
+        pair = [one[metric]["mean"] for one in each]
+        assert found[metric]["mean"] == pytest.approx(np.mean(pair))
+        assert found[metric]["seed_sd"] == pytest.approx(np.std(pair, ddof=1))
+    assert "seed_sd" not in each[0]["accuracy"]
+
+
+def test_equal_repetitions_change_no_interval():
+    labels, p = cases()
+    once = summarise(labels, p, np.arange(len(labels)) // 2, NAMES, draws=50)
+    twice = summarise(labels, np.stack([p, p]), np.arange(len(labels)) // 2, NAMES, draws=50)
+    assert [twice["auroc"][k] for k in ("low", "high")] == [
+        once["auroc"][k] for k in ("low", "high")
+    ]
+    assert twice["auroc"]["seed_sd"] == 0
