@@ -258,6 +258,12 @@ def resize_labels(
     return out
 
 
+def restore_scores(scores_KDHW: FloatArray, prepared: Prepared) -> FloatArray:
+    """Class scores on the prepared grid -> class scores on the input grid."""
+    each = (resize_linear(x_DHW.astype(np.float32), prepared.turned_DHW) for x_DHW in scores_KDHW)
+    return np.stack([np.ascontiguousarray(prepared.turn.undo(x_DHW)) for x_DHW in each])
+
+
 def restore_labels(scores_KDHW: FloatArray, prepared: Prepared) -> npt.NDArray[np.uint8]:
     """Class scores on the prepared grid -> label map on the input grid, class by class."""
     best = np.full(prepared.turned_DHW, -np.inf, dtype=np.float32)

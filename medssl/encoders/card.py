@@ -13,13 +13,28 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from medssl import __version__
-from medssl.core.config import Component, Versioned
+from medssl.core.config import Component, Config, Versioned
 from medssl.core.errors import MedsslError, UsageError
 from medssl.core.geometry import Plane
 from medssl.core.preprocess import Contract
 from medssl.core.runlog import write_bytes, write_text
 from medssl.core.viewspec import ClipSpec
 from medssl.encoders._base import Encoder, build_encoder
+
+
+class Calibration(Config):
+    """What the validation cases of a fine-tuning say of its probabilities."""
+
+    temperature: float
+    """Of :func:`medssl.evaluation.calibration.temper`."""
+    fitted: bool = True
+    """Whether there is a best temperature; not where every validation case is right."""
+    quality: tuple[float, ...]
+    """Of each case, see :mod:`medssl.evaluation.refusal`; as sure as the model is."""
+    score: tuple[float, ...]
+    """What the quality foretells: mean Dice, or share right."""
+    never_absent: tuple[bool, ...] = ()
+    """Segmentation: labels that every case has."""
 
 
 class Card(Versioned):
@@ -50,6 +65,10 @@ class Card(Versioned):
     """Label values and names, background included; class k is the k-th smallest value."""
     parts: tuple[str, ...] = ("encoder",)
     """Modules in the weights file: encoder, decoder, embedding, image_encoder (discovr's)."""
+    mirrored: bool = False
+    """Fine-tuning showed mirrored copies too."""
+    calibration: Calibration | None = None
+    """None where there were no validation cases."""
     embedding: dict[str, Any] = {}
     """Options of the dense embedding, where there is one."""
     temporal: dict[str, Any] = {}
@@ -77,8 +96,13 @@ def save_model(folder: Path, card: Card, parts: dict[str, nn.Module]) -> Card:
     card = card.model_copy(update={"weights_sha256": digest, "parts": tuple(parts)})
     assert_reloads(card, {k: v for k, v in tensors.items() if k.startswith("encoder.")})
     write_bytes(folder / "weights.safetensors", data)
-    write_text(folder / "card.json", card.model_dump_json(indent=1) + "\n")
+    stamp(folder, card)
     return card
+
+
+def stamp(folder: Path, card: Card) -> None:
+    """Write another card beside weights that stay."""
+    write_text(folder / "card.json", card.model_dump_json(indent=1) + "\n")
 
 
 def load_card(run: Path, *, best: bool = False) -> tuple[Card, dict[str, Tensor]]:

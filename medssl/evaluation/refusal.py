@@ -40,6 +40,7 @@ def soft_dice(
     p_KV: npt.NDArray[np.floating[Any]],
     class_V: npt.NDArray[np.integer[Any]],
     never_absent: Sequence[bool],
+    weight_V: npt.NDArray[np.floating[Any]] | None = None,
 ) -> FloatArray:
     """Expected Dice (K - 1,) of every class but the first, the background.
 
@@ -47,19 +48,20 @@ def soft_dice(
         p_KV: probabilities of each voxel.
         class_V: predicted class of each voxel.
         never_absent: (K,) classes that every validation case has.
+        weight_V: how many voxels each stands for; default: 1.
 
     >>> p = np.array([[0.2, 0.9], [0.8, 0.1]])
     >>> soft_dice(p, np.array([1, 0]), [True, True]).round(4)  # 1.6 / (1 + 0.9)
     array([0.8421])
     """
+    weight = np.ones(len(class_V)) if weight_V is None else np.asarray(weight_V, dtype=np.float64)
     found = []
     for k in range(1, len(p_KV)):
         there = class_V == k
-        size = int(there.sum())
-        if size:
-            inside = float(p_KV[k][there].sum(dtype=np.float64))
-            total = float(p_KV[k].sum(dtype=np.float64))
-            found.append(2 * inside / (size + total))
+        if there.any():
+            inside = float(weight[there] @ p_KV[k][there])
+            total = float(weight[there].sum() + weight @ p_KV[k])
+            found.append(2 * inside / total)
         else:
             found.append(0.0 if never_absent[k] else 1.0 - float(p_KV[k].max()))
     return np.array(found)

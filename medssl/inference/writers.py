@@ -30,6 +30,9 @@ _PLACE = (
     *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"),
 )
 _SCANNER = 1
+PROBABILITIES = "_prob.npz"
+"""End of the name of a file of class probabilities."""
+_ONE = np.float32(65535)
 # The reader flags files whose qform and sform differ by more.
 _FORM_TOLERANCE_MM = 0.1
 
@@ -75,6 +78,24 @@ def write_mask(path: Path, labels_HW: Labels) -> None:
     png = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(labels_HW)).save(png, format="PNG")
     write_bytes(path, png.getvalue())
+
+
+def write_probabilities(path: Path, p_KDHW: npt.NDArray[np.floating[Any]]) -> None:
+    """Write class probabilities as ``p_KDHW`` of an .npz file, 65535 = 1.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    packed = io.BytesIO()
+    np.savez_compressed(packed, p_KDHW=np.rint(p_KDHW * _ONE).astype(np.uint16))
+    write_bytes(path, packed.getvalue())
+
+
+def read_probabilities(path: Path) -> npt.NDArray[np.float32]:
+    """(K, D, H, W) as they were written; they sum to 1."""
+    with np.load(path) as file:
+        p_KDHW = file["p_KDHW"].astype(np.float32)
+    return np.asarray(p_KDHW / p_KDHW.sum(0))
 
 
 def areas(

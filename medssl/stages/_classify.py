@@ -18,10 +18,11 @@ from medssl.core.errors import ReadError, UsageError
 from medssl.core.geometry import cut_axis
 from medssl.core.seeding import generator
 from medssl.encoders._base import Encoder
-from medssl.encoders.card import Card
+from medssl.encoders.card import Calibration, Card
 from medssl.evaluation.classification import auroc, balanced_accuracy
 from medssl.inference.sliding import predict_probabilities
 from medssl.stages._best import best_so_far, keep_best
+from medssl.stages._calibrate import of_classes
 from medssl.stages._clip_windows import clip_probabilities, stored_clip
 from medssl.stages._kinds import VALIDATION_FROM, Cases, Judge, Kind, Stored, wanted_patients
 from medssl.stages._predict_case import Window
@@ -63,7 +64,7 @@ class Classification(Kind):
 
     def judge(self, store: Store, val: Sequence[Stored], card: Card, out: Path) -> Judge:
         monitor = ClassMonitor(store, val, card, out)
-        return Judge(monitor, lambda: monitor.best)
+        return Judge(monitor, lambda: monitor.best, monitor.calibrate)
 
     def counts(self, labelled: Labelled, train: list[Stored], val: list[Stored]) -> dict[str, Any]:
         return {
@@ -94,6 +95,12 @@ class ClassMonitor:
             self.best = found
             keep_best(self.out, self.card, step, found, model)
         return found
+
+    def calibrate(self, model: nn.Module) -> Calibration:
+        """What the validation cases say of a model's probabilities."""
+        model.eval()
+        p = [self._case(model, one)[None] for one in self.val]
+        return of_classes(p, [np.array([target_of(one)]) for one in self.val])
 
     def _case(self, model: nn.Module, one: Stored) -> npt.NDArray[np.float32]:
         device = next(model.parameters()).device

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from lightning.fabric import Fabric
+from torch import nn
 
 from medssl.archive.labelled_videos import LabelledVideos, VideoCase, load_videos
 from medssl.archive.store import Store
@@ -25,11 +26,12 @@ from medssl.core.registry import ENCODERS, HEADS
 from medssl.core.runlog import Run
 from medssl.core.seeding import generator
 from medssl.encoders._base import Encoder
-from medssl.encoders.card import Card, load_card, save_model
+from medssl.encoders.card import Card, load_card
 from medssl.stages import _train
+from medssl.stages._best import save_calibrated
 from medssl.stages._curriculum import TwoProcedures, curriculum_of, other_procedure
 from medssl.stages._init import load_init
-from medssl.stages._kinds import VALIDATION_FROM, Stored, wanted_patients
+from medssl.stages._kinds import VALIDATION_FROM, Judge, Stored, wanted_patients
 from medssl.stages._labelled_store import case_key, fill_store
 from medssl.stages._over_time import VideoFeatures, train_over_time
 from medssl.stages._shown import with_defaults
@@ -44,6 +46,7 @@ from medssl.stages._video_frames import (
     stored_frames,
     tools_of,
 )
+from medssl.views.guard import may_mirror
 
 if TYPE_CHECKING:
     from medssl.stages.finetune import FinetuneConfig
@@ -139,15 +142,12 @@ def finetune_videos(config: FinetuneConfig) -> Run:
     training = _train.Training(config, fabric, run, task, dataset, identity)
     card = _train.encoder_card(training, card)
     if name == "phase":
-        model, best = _phases(training, options, videos, card)
+        model, judge = _phases(training, options, videos, card)
     else:
-        monitor = ToolMonitor(videos.store, videos.val, videos.labels, card, run.out)
-        monitors = [monitor] if videos.val and fabric.is_global_zero else []
-        kept: Any = _train.train(training, monitors)
-        model, best = dict(kept.model.named_children()), monitor.best
+        model, judge = _tools(training, videos, card)
     if not fabric.is_global_zero:
         return run
-    save_model(run.out / "model", card, model)
+    calibrated = save_calibrated(run.out, card, model, judge)
     run.exit_code = 4 if bad else 0
     return run.finish(
         train_videos=len(videos.train),
@@ -158,7 +158,8 @@ def finetune_videos(config: FinetuneConfig) -> Run:
         quarantined=len(bad),
         label_flags=flags,
         loaded_from_init=loaded,
-        **{f"best_{key}": value for key, value in best.items()},
+        **calibrated,
+        **{f"best_{key}": value for key, value in (judge.best() if judge else {}).items()},
     )
 
 
@@ -224,8 +225,8 @@ def _part(name: str, targets: npt.NDArray[Any], labelled: Any) -> Any:
 
 def _phases(
     training: _train.Training, options: Any, videos: _Videos, card: Card
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """Both stages of a phase model: its parts, and the best scores on validation videos."""
+) -> tuple[nn.Module, Judge | None]:
+    """Both stages of a phase model, and its judge."""
     kept: Any = training.task
     if not options.freeze_encoder:
         kept = _train.train(training)
@@ -236,8 +237,18 @@ def _phases(
         for use, group in (("train", videos.train), ("val", videos.val))
     }
     config: Any = training.config
-    network, best = train_over_time(config, options, training.fabric, encoder, seen, card)
-    return {"encoder": encoder, "temporal": network}, best
+    return train_over_time(config, options, training.fabric, encoder, seen, card)
+
+
+def _tools(
+    training: _train.Training, videos: _Videos, card: Card
+) -> tuple[nn.Module, Judge | None]:
+    """A tool model, and its judge."""
+    monitor = ToolMonitor(videos.store, videos.val, videos.labels, card, training.run.out)
+    judge = Judge(monitor, lambda: monitor.best, monitor.calibrate) if videos.val else None
+    monitors = [monitor] if judge and training.fabric.is_global_zero else []
+    kept: Any = _train.train(training, monitors)
+    return kept.model, judge
 
 
 def _seen(
@@ -257,6 +268,7 @@ def _card(config: FinetuneConfig, start: Start, task: Any, digest: str) -> Card:
         contract=start.contract,
         modality=start.labelled.modality,
         patch_size=task.crop,
+        mirrored=may_mirror(task.config.flip, start.labelled.modality),
         head=config.task.name,
         labels=start.labelled.labels,
         temporal={} if over_time is None else over_time.model_dump(mode="json"),

@@ -14,7 +14,7 @@ from medssl.archive.labelled import Labelled
 from medssl.archive.store import Entry, Store
 from medssl.core.errors import UsageError
 from medssl.encoders._base import Encoder
-from medssl.encoders.card import Card
+from medssl.encoders.card import Calibration, Card
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,10 +47,12 @@ class Judge:
     Attributes:
         monitor: logs metrics of the validation cases and keeps ``model_best``.
         best: metrics of the best model so far, for ``run.json``.
+        calibrate: what the validation cases say of a model's probabilities.
     """
 
     monitor: Callable[[int, nn.Module], Mapping[str, float]]
     best: Callable[[], dict[str, float]]
+    calibrate: Callable[[nn.Module], Calibration]
 
 
 class Kind(ABC):

@@ -38,10 +38,12 @@ from medssl.core.errors import NothingUsableError, ReadError, UsageError
 from medssl.core.preprocess import as_channels
 from medssl.core.runlog import Run
 from medssl.encoders.card import Card
+from medssl.evaluation.calibration import temper
 from medssl.heads.phase import PhaseModel
 from medssl.inference.ribbon import write_ribbon
 from medssl.inference.writers import write_label_names
 from medssl.readers._video_live import STDIN, LiveFrame, live_frames
+from medssl.stages._calibrate import temperature_of
 from medssl.stages._predict_video import PHASE_COLUMNS, phase_row
 from medssl.stages._video_frames import centre
 from medssl.training.signals import StopRequest
@@ -162,7 +164,8 @@ class Recogniser:
         # Filled up behind the newest frame, which a causal network does not see: libraries keep
         # memory for every length that they meet.
         filled_TD = nn.functional.pad(kept_TD, (0, 0, 0, -len(kept_TD) % _LENGTHS))
-        p_K = self.model.probabilities(filled_TD)[len(kept_TD) - 1]
+        raw_K = self.model.probabilities(filled_TD)[len(kept_TD) - 1].double().cpu().numpy()
+        p_K = temper(raw_K, temperature_of(self.card))
         phase = int(p_K.argmax())
         return phase, float(p_K[phase])
 

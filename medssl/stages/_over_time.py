@@ -19,12 +19,14 @@ from torch.utils.data import Dataset
 from medssl.core.phases import NONE
 from medssl.core.runlog import Run
 from medssl.core.seeding import seed_everything
-from medssl.encoders.card import Card
+from medssl.encoders.card import Calibration, Card
 from medssl.evaluation.phases import plain_scores
 from medssl.heads._temporal import TemporalNetwork
 from medssl.heads.phase import Config, PhaseModel, TemporalTask
 from medssl.stages import _train
 from medssl.stages._best import best_so_far, keep_best
+from medssl.stages._calibrate import of_classes
+from medssl.stages._kinds import Judge
 from medssl.training.data import record_at
 
 if TYPE_CHECKING:
@@ -75,12 +77,26 @@ class PhaseMonitor:
             keep_best(self.out, self.card, step, found, model)
         return found
 
-    @torch.inference_mode()
+    def calibrate(self, model: nn.Module) -> Calibration:
+        """What the validation videos say of the probabilities of a model with this encoder."""
+        assert isinstance(model, PhaseModel)
+        model.eval()
+        p, phase = zip(*(self._seen(model, one) for one in self.videos), strict=True)
+        return of_classes(p, phase)
+
     def _scores(self, model: PhaseModel, one: VideoFeatures) -> dict[str, float]:
+        p_NK, phase_N = self._seen(model, one)
+        return plain_scores(phase_N, p_NK.argmax(1), p_NK.shape[1]).means()
+
+    @torch.inference_mode()
+    def _seen(
+        self, model: PhaseModel, one: VideoFeatures
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Probabilities (N, K) and phases (N,) of the labelled frames."""
         device = next(model.temporal.parameters()).device
         p_TK = model.probabilities(torch.from_numpy(one.features_TD).to(device)).cpu().numpy()
         there = one.phase_T != NONE
-        return plain_scores(one.phase_T[there], p_TK.argmax(1)[there], p_TK.shape[1]).means()
+        return p_TK[there], one.phase_T[there]
 
 
 def train_over_time(
@@ -90,8 +106,8 @@ def train_over_time(
     encoder: Encoder,
     videos: Mapping[str, Sequence[VideoFeatures]],
     card: Card,
-) -> tuple[TemporalNetwork, dict[str, float]]:
-    """The network over time, and the scores of the best one on validation videos.
+) -> tuple[PhaseModel, Judge | None]:
+    """The model with its network over time, and its judge where there are validation videos.
 
     Its checkpoints and metrics lie in ``temporal`` of the run folder. The encoder stays as it is.
 
@@ -116,7 +132,8 @@ def train_over_time(
     kept = _train.train(training, [monitor] if monitor else [])
     assert isinstance(kept, TemporalTask)
     run.finish()
-    return kept.network, monitor.best if monitor else {}
+    judge = Judge(monitor, lambda: monitor.best, monitor.calibrate) if monitor else None
+    return PhaseModel(encoder, kept.network), judge
 
 
 def _config(config: FinetuneConfig, options: Config) -> FinetuneConfig:

@@ -15,16 +15,23 @@ from torch import nn
 
 from medssl.core.errors import ReadError, ResourceError
 from medssl.core.geometry import Geometry, cut_axis
-from medssl.core.preprocess import Prepared, prepare, restore_labels
+from medssl.core.preprocess import Prepared, prepare, restore_labels, restore_scores
 from medssl.core.sample import UNKNOWN
 from medssl.encoders.card import Card
+from medssl.evaluation.calibration import temper
 from medssl.inference.preview import write_picture_preview, write_preview
 from medssl.inference.seg import tilt_problem, write_seg
 from medssl.inference.sliding import predict_probabilities, predict_scores
-from medssl.inference.writers import write_mask, write_segmentation
+from medssl.inference.writers import (
+    PROBABILITIES,
+    write_mask,
+    write_probabilities,
+    write_segmentation,
+)
 from medssl.readers._dicom_sources import slice_sources
 from medssl.readers._dispatch import sample
 from medssl.readers._source import local_file
+from medssl.stages._calibrate import quality_of, temperature_of
 from medssl.stages._cases import Case, Channels
 
 Format = Literal["nifti", "dicom-seg", "both"]
@@ -44,15 +51,28 @@ class Prediction:
     """Labels (D, H, W) on the scan's grid, and the scan (C, D, H, W) itself; D = 1 for a picture.
 
     A picture has no affine, and maybe no spacing.
+
+    Attributes:
+        dice_K: expected Dice of every label but the background.
+        p_KDHW: probabilities on the scan's grid, where they were asked for.
     """
 
     labels_DHW: npt.NDArray[np.uint8]
     scan_CDHW: npt.NDArray[Any]
     affine: npt.NDArray[np.float64] | None
     spacing_mm: tuple[float, ...] | None
+    dice_K: npt.NDArray[np.float64]
+    p_KDHW: npt.NDArray[np.floating[Any]] | None = None
 
 
-def predict_case(model: nn.Module, card: Card, channels: Channels, window: Window) -> Prediction:
+def predict_case(
+    model: nn.Module,
+    card: Card,
+    channels: Channels,
+    window: Window,
+    *,
+    probabilities: bool = False,
+) -> Prediction:
     """Predict one scan.
 
     Args:
@@ -60,15 +80,20 @@ def predict_case(model: nn.Module, card: Card, channels: Channels, window: Windo
         card: the model's input contract and window size.
         channels: records of the scan, see :class:`medssl.stages._cases.Case`.
         window: overlap, batch and device.
+        probabilities: keep those of each voxel.
 
     Raises:
         ReadError: the scan cannot be read or does not fit the model; ``reason`` says why.
     """
+    p_KDHW = None
     with _memory_named(channels):
         scan_CDHW, geometry, prepared = _prepared(card, channels)
         scores_KDHW = predict_scores(model, prepared.array, **_windows(card, prepared, window))
         values = np.array(sorted(card.labels), dtype=np.uint8)
         labels_DHW = values[restore_labels(scores_KDHW, prepared)]
+        dice_K = quality_of(scores_KDHW, card)
+        if probabilities:
+            p_KDHW = temper(restore_scores(scores_KDHW, prepared), temperature_of(card), axis=0)
     if geometry.kind == "image":
         scan_CDHW = scan_CDHW[:, None]
     return Prediction(
@@ -76,6 +101,8 @@ def predict_case(model: nn.Module, card: Card, channels: Channels, window: Windo
         scan_CDHW=scan_CDHW,
         affine=geometry.affine,
         spacing_mm=geometry.spacing_mm,
+        dice_K=dice_K,
+        p_KDHW=p_KDHW,
     )
 
 
@@ -143,6 +170,8 @@ def write_case(
     """
     own, seg = label_paths(out, case)
     own.parent.mkdir(parents=True, exist_ok=True)
+    if prediction.p_KDHW is not None:
+        write_probabilities(out / f"{case.name}{PROBABILITIES}", prediction.p_KDHW)
     labels_DHW, affine = prediction.labels_DHW, prediction.affine
     preview = out / f"{case.name}_preview.png"
     if affine is None:

@@ -6,9 +6,13 @@ import csv
 import io
 from collections.abc import Collection
 
+import numpy as np
+
 from medssl.core.geometry import Kind
+from medssl.evaluation.calibration import temper
 from medssl.inference.writers import append_table, write_table
 from medssl.stages import _class_table
+from medssl.stages._calibrate import temperature_of
 from medssl.stages._cases import Case
 from medssl.stages._clip_windows import clip_probabilities, file_clip
 from medssl.stages._predict_case import classify_case
@@ -50,4 +54,6 @@ class ClassSession(Session):
             [found] = case.channels
             clip = file_clip(found, self.card)
             p_K = clip_probabilities(self.model, clip, self.card, self.window)
-        append_table(self.table, [_class_table.row(case.record_id, p_K, self.card.labels)])
+        fitted_K = temper(p_K.astype(np.float64), temperature_of(self.card))
+        self.quality.add(case.record_id, float(fitted_K.max()))
+        append_table(self.table, [_class_table.row(case.record_id, fitted_K, self.card.labels)])

@@ -19,8 +19,10 @@ from medssl.archive.clips import ClipPlan, ClipStream
 from medssl.core.preprocess import resize_linear
 from medssl.inference.sliding import predict_scores
 from medssl.inference.writers import areas, write_mask, write_table
+from medssl.stages._calibrate import quality_of
 from medssl.stages._cases import Case
 from medssl.stages._clip_windows import planned
+from medssl.stages._predict_session import foreground
 from medssl.stages._predict_video import VideoSession
 
 AREAS_ENDING = "_areas.csv"
@@ -34,6 +36,10 @@ class MaskSession(VideoSession):
 
     ending = AREAS_ENDING
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        return foreground(self.card)
+
     def write(self, case: Case) -> None:
         [found] = case.channels
         clip, plan = planned(found, self.card)
@@ -41,14 +47,18 @@ class MaskSession(VideoSession):
         folder.mkdir(parents=True, exist_ok=True)
         shape_HW, spacing_mm = found.shape[2:], clip.geometry.spacing_mm
         rows: list[tuple[object, ...]] = [AREA_COLUMNS]
+        dice_TK = []
         for place, scores_Khw in enumerate(self._scores(ClipStream(clip, plan))):
             labels_HW = self._on_frame(scores_Khw, plan, shape_HW)
+            dice_TK.append(quality_of(scores_Khw[:, None], self.card))
             number = int(plan.numbers[place])
             write_mask(folder / mask_name(number), labels_HW)
             time_s = "" if plan.times_s is None else f"{plan.times_s[place]:.3f}"
             for k, (px, mm2) in areas(labels_HW, spacing_mm, self.card.labels).items():
                 shown = "" if mm2 is None else round(mm2, 3)
                 rows.append((number, time_s, k, self.card.labels[k], px, shown))
+        dice_K = np.mean(dice_TK, axis=0)
+        self.quality.add(case.record_id, dice_K.mean(), dice_K.tolist())
         write_table(self.path_of(case), rows)
 
     def _scores(self, stream: ClipStream) -> Iterator[npt.NDArray[np.float32]]:

@@ -12,12 +12,16 @@ from medssl.stages._predict_case import (
     predict_case,
     write_case,
 )
-from medssl.stages._predict_session import Session
+from medssl.stages._predict_session import Session, foreground
 from medssl.stages._predict_tables import SizeTables
 
 
 class SegmentationSession(Session):
     """Label maps on the grid of each scan or picture."""
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        return foreground(self.card)
 
     def begin(self) -> None:
         self.tables = SizeTables(self.out, self.card.labels)
@@ -44,9 +48,16 @@ class SegmentationSession(Session):
         return any(wanted) and all(path.exists() for path, asked in pairs if asked)
 
     def write(self, case: Case) -> None:
-        prediction = predict_case(self.model, self.card, case.channels, self.window)
+        prediction = predict_case(
+            self.model,
+            self.card,
+            case.channels,
+            self.window,
+            probabilities=self.config.probabilities,
+        )
         # Sizes first: a case counts as done once its label map exists.
         self.tables.add(case, prediction)
+        self.quality.add(case.record_id, prediction.dice_K.mean(), prediction.dice_K.tolist())
         failed = write_case(self.out, case, prediction, self.outputs[case.record_id], self.card)
         if failed is not None:
             self._without_seg(case, failed.reason, failed.what)

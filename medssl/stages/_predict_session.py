@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.progress import Progress
-from torch import nn
 
 from medssl.archive.build import record_id_of
 from medssl.archive.identity import load_salt
@@ -23,6 +22,8 @@ from medssl.inference.writers import write_label_names
 from medssl.readers._base import Found, Refused
 from medssl.stages._cases import Case, group_channels, name_cases, scan_input
 from medssl.stages._predict_case import Window
+from medssl.stages._predict_members import Members
+from medssl.stages._predict_quality import QualityTable, refer_rule
 from medssl.stages._predict_setup import check_unchanged, write_paths
 
 if TYPE_CHECKING:
@@ -32,18 +33,24 @@ if TYPE_CHECKING:
 class Session(ABC):
     """One run: its cases, ledger and counts. What a case gets is up to the head."""
 
-    def __init__(
-        self, run: Run, config: PredictConfig, model: nn.Module, card: Card, device: str
-    ) -> None:
-        self.run, self.config, self.model, self.card = run, config, model, card
+    def __init__(self, run: Run, config: PredictConfig, members: Members, device: str) -> None:
+        self.run, self.config, self.members = run, config, members
+        self.model, self.card = members.together()
+        card = self.card
         self.out = run.out
         self.window = Window(
             overlap=config.overlap, batch_windows=config.batch_windows, device=device
         )
-        resolved = {"model": card.weights_sha256, "contract": card.contract.digest}
+        rule = refer_rule(members.cards, config)
+        resolved = {
+            "model": card.weights_sha256,
+            "contract": card.contract.digest,
+            "refer_below": rule.below,
+        }
         check_unchanged(self.out, {**config.model_dump(), **resolved})
         run.save_config(config, resolved)
         write_label_names(self.out / "labels.json", card.labels)
+        self.quality = QualityTable(self.out, rule, self.measured)
         self.salt = load_salt(self.out)
         self.ledger = Ledger(self.out / "quarantine.jsonl")
         self.cases: list[Case] = []
@@ -90,6 +97,7 @@ class Session(ABC):
         if self.config.resume:
             self.done = {case.record_id for case in self.cases if self.is_complete(case)}
         self.begin_tables(self.done)
+        self.quality.begin(self.done)
         return [c for c in self.cases if self.result_of(c) and c.record_id not in self.done]
 
     def predict(self, case: Case) -> None:
@@ -107,6 +115,11 @@ class Session(ABC):
     def kinds(self) -> tuple[Kind, ...]:
         """What the model takes: volumes, and with an image encoder pictures."""
         return ("volume", "image") if len(self.card.patch_size) == 2 else ("volume",)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Labels that have an expected Dice of their own."""
+        return ()
 
     @abstractmethod
     def begin(self) -> None:
@@ -152,6 +165,7 @@ class Session(ABC):
             quarantined=dict(sorted(self.failed.items())),
             skipped=dict(sorted(self.skipped.items())),
             mean_case_s=round(sum(self.case_s) / max(predicted, 1), 3),
+            **self.quality.report(),
         )
         if nothing:
             raise error
@@ -175,3 +189,8 @@ class Session(ABC):
         files = tuple(file for one in parts for file in one.files)
         part = ";".join(one.part for one in parts if isinstance(one, Found) and one.part)
         return record_id_of(files, root, self.salt, part)
+
+
+def foreground(card: Card) -> tuple[str, ...]:
+    """Names of the labels but the background, in the order of the classes."""
+    return tuple(card.labels[value] for value in sorted(card.labels)[1:])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 # A resumed run must not mix results that these would make different.
-_FIXED = ("model", "overlap", "hashed_names", "format")
+_FIXED = ("model", "overlap", "hashed_names", "format", "refer_below")
 
 
 def device_of(asked: str) -> str:
@@ -44,11 +44,11 @@ def refuse_overlap(config: PredictConfig) -> None:
     out = config.out.resolve()
     source = config.input or config.online
     scans = None if source in (None, STDIN) else Path(source).resolve()
-    model = config.checkpoint.resolve()
     if scans and (out.is_relative_to(scans) or scans.is_relative_to(out)):
         fix = "choose an --out beside the input"
         raise UsageError("the output and the input overlap", where=str(config.out), fix=fix)
-    if out.is_relative_to(model) or model.is_relative_to(out):
+    models = [path.resolve() for path in config.checkpoint]
+    if any(out.is_relative_to(model) or model.is_relative_to(out) for model in models):
         fix = "choose an --out beside the checkpoint"
         raise UsageError("the output and the checkpoint overlap", where=str(config.out), fix=fix)
 

@@ -20,9 +20,12 @@ from medssl.archive.clips import ClipStream
 from medssl.archive.tracks import TABLE_ENDING, TOOLS_ENDING
 from medssl.core.errors import ReadError
 from medssl.core.geometry import Kind
+from medssl.evaluation.calibration import temper, temper_chance
 from medssl.heads.phase import PhaseModel
+from medssl.inference.ensemble import View
 from medssl.inference.ribbon import write_ribbon
 from medssl.inference.writers import write_table
+from medssl.stages._calibrate import sureness, temperature_of
 from medssl.stages._cases import Case
 from medssl.stages._clip_windows import planned
 from medssl.stages._predict_session import Session
@@ -86,17 +89,29 @@ class PhaseSession(VideoSession):
     ending = TABLE_ENDING
 
     def write(self, case: Case) -> None:
-        assert isinstance(self.model, PhaseModel)
-        times_s, frames = self.frames(case)
-        device = torch.device(self.window.device)
-        seen_TD = torch.from_numpy(features(self.model.encoder, frames, device))
-        with torch.inference_mode():
-            p_TK = self.model.probabilities(seen_TD.to(device)).cpu().numpy()
+        each = []
+        for model, card in zip(self.members.models, self.members.cards, strict=True):
+            assert isinstance(model, PhaseModel)
+            for view in self.members.views:
+                times_s, p_TK = self._probabilities(case, model, view)
+                each.append(temper(p_TK.astype(np.float64), temperature_of(card)))
+        p_TK = np.mean(each, axis=0)
         phase_T, names = p_TK.argmax(1), tuple(self.card.labels.values())
+        self.quality.add(case.record_id, float(p_TK.max(1).mean()))
         path = self.path_of(case)
         write_ribbon(path.with_suffix(".png"), times_s, phase_T, names)
         rows = zip(times_s, phase_T, p_TK.max(1), strict=True)
         write_table(path, [PHASE_COLUMNS, *(phase_row(t, names[k], p) for t, k, p in rows)])
+
+    @torch.inference_mode()
+    def _probabilities(
+        self, case: Case, model: PhaseModel, view: View
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        times_s, frames = self.frames(case)
+        device = torch.device(self.window.device)
+        shown = (view.of(x) for x in frames)
+        seen_TD = torch.from_numpy(features(model.encoder, shown, device))
+        return times_s, model.probabilities(seen_TD.to(device)).cpu().numpy()
 
 
 class ToolSession(VideoSession):
@@ -108,7 +123,8 @@ class ToolSession(VideoSession):
         times_s, frames = self.frames(case)
         with torch.inference_mode():
             found = [self.model(x.to(self.window.device)).sigmoid().cpu() for x in frames]
-        p_TK = torch.cat(found).numpy()
+        p_TK = temper_chance(torch.cat(found).double().numpy(), temperature_of(self.card))
+        self.quality.add(case.record_id, sureness(p_TK))
         header = ("time_s", *self.card.labels.values())
         rows = zip(times_s, p_TK, strict=True)
         table = [(f"{t:.3f}", *(f"{p:.4f}" for p in p_K)) for t, p_K in rows]

@@ -40,7 +40,11 @@ class Segmentation(Kind):
 
     def judge(self, store: Store, val: Sequence[Stored], card: Card, out: Path) -> Judge:
         monitor = DiceMonitor(store, [one.entry for one in val], card, out)
-        return Judge(monitor, lambda: {} if monitor.best is None else {"val_dice": monitor.best})
+        return Judge(
+            monitor,
+            lambda: {} if monitor.best is None else {"val_dice": monitor.best},
+            monitor.calibrate,
+        )
 
     def counts(
         self,

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import expit
 from torch import nn
 
 from medssl.archive.store import Store
-from medssl.encoders.card import Card
+from medssl.encoders.card import Calibration, Card
 from medssl.evaluation.tools import average_precisions, mean_average_precision
 from medssl.stages._best import best_so_far, keep_best
+from medssl.stages._calibrate import of_tools
 from medssl.stages._kinds import Stored
 from medssl.stages._video_frames import stored_frames
 
@@ -48,6 +50,16 @@ class ToolMonitor:
             self.best = found
             keep_best(self.out, self.card, step, found, model)
         return found
+
+    def calibrate(self, model: nn.Module) -> Calibration:
+        """What the validation videos say of a model's probabilities."""
+        model.eval()
+        p, there = [], []
+        for one in self.val:
+            tools_TK, labelled_T = self.labels[one.case.name]
+            there.append(tools_TK[labelled_T])
+            p.append(expit(self._scores(model, one)[labelled_T].astype(np.float64)))
+        return of_tools(p, there)
 
     @torch.inference_mode()
     def _scores(self, model: nn.Module, one: Stored) -> npt.NDArray[np.float32]:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from medssl.archive.store import Entry, Store
 from medssl.core.errors import UsageError
 from medssl.core.geometry import cut_axis
-from medssl.encoders.card import Card, load_card, save_model
+from medssl.encoders.card import Calibration, Card, load_card, save_model
 from medssl.evaluation.segmentation import dice
 from medssl.inference.sliding import predict_scores
+from medssl.stages._calibrate import of_masks, voxels
 
 
 class DiceMonitor:
@@ -40,7 +42,21 @@ class DiceMonitor:
             )
         return {"val_dice": value}
 
+    def calibrate(self, model: nn.Module) -> Calibration:
+        """What the validation cases say of a model's probabilities."""
+        model.eval()
+        return of_masks([voxels(*self._seen(model, entry)) for entry in self.entries])
+
     def _case(self, model: nn.Module, entry: Entry) -> float:
+        scores, labels = self._seen(model, entry)
+        found = scores.argmax(0)
+        classes = range(1, len(self.card.labels))
+        return float(np.mean([dice(found == k, labels == k) for k in classes]))
+
+    def _seen(
+        self, model: nn.Module, entry: Entry
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+        """Class probabilities (K, D, H, W) of a case, and its labels."""
         origin, end = (0, 0, 0), entry.shape[1:]
         device = next(model.parameters()).device
         x = self.store.read(entry.key, origin, end)
@@ -55,9 +71,7 @@ class DiceMonitor:
             fill=entry.fill,
             axis=cut_axis(self.card.plane, end, entry.spacing_mm),
         )
-        found = scores.argmax(0)
-        classes = range(1, len(self.card.labels))
-        return float(np.mean([dice(found == k, labels == k) for k in classes]))
+        return scores, labels
 
 
 def _best_so_far(out: Path) -> float | None:

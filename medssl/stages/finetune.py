@@ -13,9 +13,10 @@ from medssl.core.errors import ConfigError, NothingUsableError
 from medssl.core.registry import ENCODERS, HEADS
 from medssl.core.runlog import Run
 from medssl.encoders._base import Decoder
-from medssl.encoders.card import Card, load_card, save_model
+from medssl.encoders.card import Card, load_card
 from medssl.heads._model import HeadConfig
 from medssl.stages import _train
+from medssl.stages._best import save_calibrated
 from medssl.stages._classify import Classification
 from medssl.stages._data import ViewDataset, auto_crop
 from medssl.stages._finetune_video import TASKS, finetune_videos
@@ -26,6 +27,7 @@ from medssl.stages._segment import Segmentation
 from medssl.stages._shown import with_defaults
 from medssl.stages._sources import StoredRecords
 from medssl.stages._start import Start, begin_records
+from medssl.views.guard import may_mirror
 
 _KINDS: dict[str, type[Kind]] = {"segmentation": Segmentation, "classification": Classification}
 
@@ -59,6 +61,8 @@ class FinetuneConfig(_train.TrainConfig):
 
 def run(config: FinetuneConfig) -> Run:
     """Fine-tune; writes ``model/`` (last) and, with validation patients, ``model_best/``.
+
+    With them both are calibrated, see docs/calibration.md.
 
     Raises:
         ReadError: a labelled case cannot be used (all of them are named in ``where``).
@@ -114,8 +118,7 @@ def _on_records(config: FinetuneConfig) -> Run:
     kept: Any = _train.train(training, monitors)
     if not fabric.is_global_zero:
         return run
-    parts = dict(kept.model.named_children())
-    save_model(run.out / "model", _train.encoder_card(training, card), parts)
+    calibrated = save_calibrated(run.out, _train.encoder_card(training, card), kept.model, judge)
     run.exit_code = 4 if bad else 0
     return run.finish(
         train_cases=len(train),
@@ -123,6 +126,7 @@ def _on_records(config: FinetuneConfig) -> Run:
         quarantined=len(bad),
         label_flags=dict(sorted((flags + more_flags).items())),
         loaded_from_init=loaded,
+        **calibrated,
         **kind.counts(labelled, train, val),
         **{f"best_{name}": value for name, value in (judge.best() if judge else {}).items()},
     )
@@ -153,6 +157,7 @@ def _card(config: FinetuneConfig, start: Start, task: Any, provenance: dict[str,
         plane=task.views().plane,
         clip=task.views().clip,
         videos=isinstance(labelled, LabelledFrames),
+        mirrored=may_mirror(task.config.flip, labelled.modality),
         head=config.task.name,
         decoder=getattr(task.config, "decoder", "auto"),
         labels=labelled.labels,

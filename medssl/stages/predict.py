@@ -11,6 +11,9 @@ picture and label, and mm² where pixels have a size), ``run.json``,
 file a record id stands for). All but the last, the names of the results and the DICOM SEG, which
 names the patient as its scan does, hold ids only.
 
+``quality.csv`` says how sure the model is of each record, and whether to refer it to a person
+(docs/calibration.md).
+
 With a classification model there is one result: ``classes.csv``, a row per record id with the
 predicted class and the probability of each class (mean over windows that cover the whole record,
 see :func:`medssl.inference.sliding.predict_probabilities`).
@@ -23,9 +26,10 @@ being recorded, see :mod:`medssl.stages._online`.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
 import rich
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from rich.progress import Progress
 from torch import nn
 
@@ -38,6 +42,7 @@ from medssl.stages._online import predict_online
 from medssl.stages._predict_case import Format
 from medssl.stages._predict_classes import ClassSession
 from medssl.stages._predict_masks import MaskSession
+from medssl.stages._predict_members import load_members
 from medssl.stages._predict_segments import SegmentationSession
 from medssl.stages._predict_session import Session
 from medssl.stages._predict_setup import device_of, refuse_overlap
@@ -51,6 +56,10 @@ _SESSIONS: dict[str, type[Session]] = {
 }
 
 
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Path) else value
+
+
 class PredictConfig(Config):
     """What to predict, with what."""
 
@@ -60,8 +69,11 @@ class PredictConfig(Config):
     """Instead of ``input``: a video that is still being written, a named pipe, or ``-`` for
     standard input."""
     out: Path
-    checkpoint: Path
-    """Run folder of finetune."""
+    checkpoint: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    """Run folder of finetune; of several, the mean of their probabilities counts."""
+    views: bool = False
+    """Take the mean over views: two contrasts, and mirror images where training had them and no
+    label has a side."""
     overlap: float = Field(default=0.5, ge=0.0, lt=1.0)
     """Shared fraction of neighbouring windows."""
     batch_windows: int = Field(default=4, ge=1)
@@ -72,6 +84,14 @@ class PredictConfig(Config):
     """``nifti``, ``dicom-seg`` or ``both``; default: NIfTI, plus DICOM SEG for DICOM scans."""
     patience_s: float = Field(default=10.0, gt=0)
     """Online: a file that has not grown for so long is at its end."""
+    max_risk: float | None = Field(default=None, gt=0, lt=1)
+    """Refer cases of so low a quality that the mean risk of the others, 1 - Dice or the share
+    wrong, was at most this on the validation cases."""
+    refer_share: float | None = Field(default=None, ge=0, lt=1)
+    """Instead: refer what is below the quality of this share of the validation cases; 0.05 where
+    neither is given."""
+    probabilities: bool = False
+    """Segmentations: write class probabilities too, ``<name>_prob.npz``, for evaluate."""
     hashed_names: bool = False
     """Name results by record id instead of by the scan's path."""
     resume: bool = False
@@ -90,15 +110,21 @@ def run(config: PredictConfig) -> Run:
         raise UsageError("predict needs one of input and online", fix="medssl predict -i FOLDER")
     refuse_overlap(config)
     device = device_of(config.device)
-    model, card = load_model(config.checkpoint, device)
+    members = load_members(
+        config.checkpoint, lambda path: load_model(path, device), views=config.views
+    )
+    card = members.cards[0]
     session_of = MaskSession if card.videos else _SESSIONS[card.head or ""]
     if session_of is not SegmentationSession and config.format is not None:
         what = "format is for label maps; this model gives none"
         raise UsageError(what, fix="leave it out: a table is written")
     if config.online is not None:
-        return predict_online(config, model, card, device)
+        if not members.single:
+            what = "online prediction is of one model, on frames as they are"
+            raise UsageError(what, fix="give one checkpoint, without views")
+        return predict_online(config, *members.together(), device)
     finished = Run.open("predict", config.out, resume=config.resume, overwrite=config.overwrite)
-    session = session_of(finished, config, model, card, device)
+    session = session_of(finished, config, members, device)
     with Progress(transient=True, disable=not rich.get_console().is_terminal) as progress:
         session.find(progress)
         for case in progress.track(session.todo(), description="predict"):

@@ -92,7 +92,7 @@ def test_exactly_these_files_are_written_and_hold_ids_only(tmp_path, pictures):
     files = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*")}
     assert files == {
         "classes.csv", "labels.json", "config.yaml", "resolved.yaml", "run.json", "salt",
-        "paths.parquet", "quarantine.jsonl",
+        "paths.parquet", "quarantine.jsonl", "quality.csv",
     }  # fmt: skip
     assert (finished.exit_code, finished.result["predicted"]) == (0, 3)
     found = rows(tmp_path)

@@ -73,7 +73,7 @@ def test_exactly_these_files_are_written(model, scans, tmp_path):
     assert files(tmp_path / "out") == {
         "a_seg.nii.gz", "a_preview.png",
         "DOE_JOHN/ct_3_seg.nii.gz", "DOE_JOHN/ct_3_seg.dcm", "DOE_JOHN/ct_3_preview.png",
-        "labels.json", "volumes.csv", "paths.parquet", "salt",
+        "labels.json", "volumes.csv", "quality.csv", "paths.parquet", "salt",
         "run.json", "config.yaml", "resolved.yaml", "quarantine.jsonl",
     }  # fmt: skip
     report = json.loads((tmp_path / "out" / "run.json").read_text())
