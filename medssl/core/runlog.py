@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # errno of a full disk, an exceeded quota, a file larger than allowed.
 DISK_FULL_ERRNOS = {28, 122, 27}
+# All that a run leaves whose options were refused.
+_BEFORE_STEP_1 = {"config.yaml", "resolved.yaml"}
 
 
 class Run:
@@ -132,6 +134,12 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
     """UTF-8 :func:`write_bytes`."""
     write_bytes(path, text.encode(), mode=mode)
+
+
+def remove_refused(folder: Path) -> None:
+    """Remove the folder of a run that was refused before it did anything; others stay."""
+    if folder.is_dir() and {file.name for file in folder.iterdir()} <= _BEFORE_STEP_1:
+        shutil.rmtree(folder)
 
 
 def sync_folder(folder: Path) -> None:

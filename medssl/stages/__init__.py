@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from medssl.core.config import Config, load_config
-from medssl.core.runlog import Run
+from medssl.core.errors import UsageError
+from medssl.core.runlog import Run, remove_refused
 
 
 def config_class(stage: str) -> type[Config]:
@@ -24,10 +25,19 @@ def config_class(stage: str) -> type[Config]:
 def run_stage(stage: str, config: str | Path | None, values: Mapping[str, Any]) -> Run:
     """Run a stage with a YAML file (name or path) and values that come before the file's.
 
+    Where it refuses its options, its new folder goes again.
+
     Raises:
         ConfigError: unknown key or bad value.
         MedsslError: whatever the stage refuses.
     """
     built = load_config(config_class(stage), stage, config, values)
-    run: Run = importlib.import_module(f"medssl.stages.{stage}").run(built)
+    out = getattr(built, "out", None)
+    new = isinstance(out, Path) and not out.exists()
+    try:
+        run: Run = importlib.import_module(f"medssl.stages.{stage}").run(built)
+    except UsageError:
+        if new:
+            remove_refused(out)
+        raise
     return run

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from medssl.core.errors import NothingUsableError, UsageError
 from medssl.encoders.card import load_card
-from medssl.stages import index, pretrain
+from medssl.stages import index, pretrain, run_stage
 from medssl.stages.pretrain import PretrainConfig
 from medssl.training.checkpoint import checkpoints
 from tests.support import ROOT
@@ -283,3 +283,14 @@ def test_resolved_options_hold_the_defaults_too(catalog, tmp_path):
     resolved = yaml.safe_load((tmp_path / "run" / "resolved.yaml").read_text())["options"]
     assert resolved["objective"]["mask_ratio"] == 0.75
     assert resolved["encoder"]["token_size"] == [8, 8, 8]
+
+
+def test_refused_options_leave_no_folder_behind_but_an_older_one_stays(tmp_path):
+    index.run(index.IndexConfig(archive=write_images(tmp_path / "in"), out=tmp_path / "catalog"))
+    given = {"data": tmp_path / "catalog", "objective": "jepa", "encoder": "resenc-xs", **OPTIONS}
+    for out in (tmp_path / "new", tmp_path / "old"):
+        if out.name == "old":
+            out.mkdir()
+        with pytest.raises(UsageError, match="leaves hidden tokens out"):
+            run_stage("pretrain", None, {**given, "out": out})
+    assert not (tmp_path / "new").exists() and (tmp_path / "old").exists()
