@@ -1,6 +1,7 @@
 """medssl: self-supervised pretraining and few-label fine-tuning on medical archives."""
 
 from medssl._api import (
+    compare,
     deidentify,
     demo,
     doctor,
@@ -19,6 +20,7 @@ from medssl._api import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "compare",
     "deidentify",
     "demo",
     "doctor",

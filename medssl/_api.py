@@ -140,6 +140,24 @@ def report(run: StrPath, *, out: StrPath, config: StrPath | None = None, **more:
     return _run("report", config, {"run": run, "out": out, **more})
 
 
+def compare(
+    *,
+    data: StrPath,
+    init: StrPath | Sequence[StrPath],
+    out: StrPath,
+    config: StrPath | None = None,
+    **more: Any,
+) -> Run:
+    """Fine-tune from random and from pretrained weights alike; says whether pretraining pays.
+
+    Raises:
+        UsageError: a pretraining has seen test scans, or labels are missing.
+        InterruptedRunError: SIGINT or SIGTERM; go on with ``resume=True``.
+    """
+    given = [init] if isinstance(init, str | Path) else list(init)
+    return _run("compare", config, {"data": data, "init": given, "out": out, **more})
+
+
 def deidentify(
     input: StrPath,  # noqa: A002 - the name of the option
     *,

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import medssl
+from medssl.stages._compare_job import Job
 from medssl.stages._jobs import run_missing
-from pipelines._label_curve import Job, run_jobs
+from pipelines._label_curve import run_jobs
 from pipelines._objective_arms import RANDOM, Pretraining
 from pipelines._surgical_phase import PhaseArms
 

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import typer
 
 import medssl
-from medssl.core.errors import UsageError
 from medssl.core.runlog import write_text
 from medssl.core.seeding import generator
+from medssl.stages._compare_job import Job, Tested, carry_out, refuse_different_cases, score
 from medssl.stages._jobs import missing, read_rows, run_missing
 from medssl.stages._paired import mean_score, score_difference
 from pipelines._msd import link_cases
-
-
-class Job(NamedTuple):
-    """One fine-tuning: arm, labelled cases, seed, steps."""
-
-    arm: str
-    labels: int
-    seed: int
-    steps: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm}_labels{self.labels}_seed{self.seed}_steps{self.steps}"
 
 
 @dataclass(frozen=True)
@@ -98,32 +83,21 @@ class Curve:
     def finish(self, job: Job) -> dict[str, Any]:
         """Fine-tune, predict the test cases, evaluate; returns the ledger's row."""
         folder = self.out / job.name
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-        run = medssl.finetune(
-            config=self.finetune,
-            out=folder / "finetune",
-            store=self.out / "store",
-            steps=job.steps,
-            seed=job.seed,
-            quiet=True,
-            init=self.init(job),
+        options = {
+            "store": self.out / "store",
+            "steps": job.steps,
+            "seed": job.seed,
             **self.labels_of(job),
             **self.recipe(job),
-        )
-        inputs, references = self.tested()
-        predictions = folder / "predictions"
-        medssl.predict(input=inputs, out=predictions, checkpoint=run.out)
-        medssl.evaluate(task=self.task, pred=predictions, ref=references, out=self.metrics(job))
-        shutil.rmtree(predictions)
-        shutil.rmtree(run.out / "checkpoints", ignore_errors=True)  # frozen encoders leave none
-        card = json.loads((run.out / "model" / "card.json").read_text(encoding="utf-8"))
-        seen = card["provenance"]
-        measure = next(iter(self.measures))
-        found = json.loads(self.metrics(job).read_text(encoding="utf-8"))[measure]
-        return {
-            "cases_digest": seen.get("cases_digest") or seen["frames_digest"],
-            **{key: found[key] for key in ("mean", "low", "high", "n")},
         }
+        init = self.init(job)
+        row = carry_out(
+            folder,
+            self.finetune,
+            {**options, "init": init} if init else options,
+            Tested(*self.tested()),
+        )
+        return {**row, **score(self.metrics(job), next(iter(self.measures)))}
 
     def report(self, labels: Sequence[int], seeds: Sequence[int], steps: Sequence[int]) -> str:
         """The results as Markdown."""
@@ -184,21 +158,6 @@ class Curve:
                 ]
                 lines.append(f"- {n} labelled, {k} steps: {', '.join(pairs)}")
         return lines
-
-
-def refuse_different_cases(ledger: Sequence[dict[str, Any]]) -> None:
-    """Both arms must have learnt from the same labelled cases.
-
-    Raises:
-        UsageError: naming the label count and seed where they have not.
-    """
-    digests: dict[tuple[int, int], set[str]] = {}
-    for row in ledger:
-        digests.setdefault((row["labels"], row["seed"]), set()).add(row["cases_digest"])
-    for (labels, seed), found in digests.items():
-        if len(found) > 1:
-            what = f"{labels} labelled, seed {seed}: the runs had different labelled cases"
-            raise UsageError(what, fix="delete these runs and their rows of ledger.jsonl")
 
 
 def run_jobs(curve: Curve, plan: Sequence[Job], jobs: int) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import medssl
-from pipelines._label_curve import Curve, Job
+from medssl.stages._compare_job import Job
+from pipelines._label_curve import Curve
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import medssl
+from medssl.stages._compare_job import Job
 from medssl.stages._jobs import read_rows, run_missing
-from pipelines._label_curve import Curve, Job, run_jobs
+from pipelines._label_curve import Curve, run_jobs
 from pipelines._short_run import short_run
 
 RANDOM = "random"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import medssl
 from medssl.core.seeding import generator
 from medssl.stages._jobs import read_rows
-from pipelines._label_curve import Curve, Job
+from pipelines._label_curve import Curve
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,6 @@ class PictureCurve(Curve):
                 image, mask = (self.data / part / name for part in ("images", "masks"))
                 table.writerow((image.resolve(), mask.resolve(), group))
         return folder
-
-    def finish(self, job: Job) -> dict[str, Any]:
-        """As for volumes, with the seconds it took."""
-        started_s = time.perf_counter()
-        row = super().finish(job)
-        return {**row, "wall_s": round(time.perf_counter() - started_s, 1)}
 
     def _method(self, seeds: Sequence[int]) -> str:
         rows = read_rows(self.out / "ledger.jsonl")

@@ -12,7 +12,7 @@ from PIL import Image
 
 import medssl
 from medssl.core.clips import kept_frames
-from pipelines._label_curve import Job
+from medssl.stages._compare_job import Job
 from pipelines._objective_arms import Arms, Backbone
 
 OBJECTIVE, PICTURES = "moco", "polyps"

@@ -18,6 +18,7 @@ STAGES = [
     "predict",
     "deidentify",
     "evaluate",
+    "compare",
     "report",
     "phantom",
     "demo",

@@ -16,6 +16,23 @@ import typer
 
 from medssl import __version__
 from medssl.cli import quarantine
+from medssl.cli.options import (
+    ARCHIVE,
+    CATALOG,
+    DATA,
+    ENCODER,
+    OF_EVERY_STAGE,
+    OUT,
+    OVERWRITE,
+    RESUME,
+    RUN,
+    TASK,
+    WORDS,
+)
+from medssl.cli.options import flag as _flag
+from medssl.cli.options import path as _path
+from medssl.cli.options import paths as _paths
+from medssl.cli.options import text as _text
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,63 +50,10 @@ def main() -> None:
     app(prog_name="medssl")
 
 
-def _text(name: str, about: str) -> Parameter:
-    annotation = Annotated[str | None, typer.Option(help=about)]
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-def _path(name: str, about: str, *flags: str) -> Parameter:
-    annotation = Annotated[Path | None, typer.Option(*flags, help=about)]
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-def _paths(name: str, about: str) -> Parameter:
-    annotation = Annotated[list[Path] | None, typer.Option("--" + name, help=about)]
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-def _flag(name: str, about: str) -> Parameter:
-    option = typer.Option("--" + name.replace("_", "-"), help=about)
-    annotation = Annotated[bool, option]
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
-
-
-ARCHIVE = Parameter(
-    "archive",
-    Parameter.KEYWORD_ONLY,
-    annotation=Annotated[Path, typer.Argument(help="Folder of scans.", show_default=False)],
-)
-CATALOG = Parameter(
-    "catalog",
-    Parameter.KEYWORD_ONLY,
-    annotation=Annotated[Path, typer.Argument(help="Written by index.", show_default=False)],
-)
-RUN = Parameter(
-    "run",
-    Parameter.KEYWORD_ONLY,
-    annotation=Annotated[Path, typer.Argument(help="Of pretrain or finetune.", show_default=False)],
-)
-WORDS = Parameter(
-    "words",
-    Parameter.KEYWORD_ONLY,
-    default=None,
-    annotation=Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")],
-)
 # What a run found, shown at its end.
 _COUNTS = (
     *("records", "patients", "modality", "predicted", "copied", "excluded", "quarantined"),
     *("reasons", "expected", "next"),
-)
-OUT = _path("out", "Where the results go.", "-o", "--out")
-TASK = _text("task", "Head, see `medssl info`.")
-DATA = _path("data", "Catalog, archive or labelled folder.")
-ENCODER = _text("encoder", "Encoder, see `medssl info`.")
-RESUME = _flag("resume", "Go on where the run stopped.")
-OVERWRITE = _flag("overwrite", "Replace an earlier run.")
-OF_EVERY_STAGE = (
-    _text("config", "Name or path of a YAML file."),
-    _flag("debug", "Show the full traceback of an error."),
-    _flag("quiet", "Print errors only."),
 )
 
 
@@ -178,6 +142,20 @@ _stage(
     _path("data", "Probe: labelled data set, as finetune takes it."),
     _path("checkpoint", "Probe: run of pretrain or finetune."),
     OUT,
+    OVERWRITE,
+)
+_stage(
+    "compare",
+    "Fine-tune from random and from pretrained weights alike: is pretraining worth it?",
+    DATA,
+    _paths("init", "Pretraining run, or NAME=WEIGHTS; may be given several times."),
+    _text("labels", "Labelled patients to learn from; default: 2,5,10."),
+    _text("seeds", "Trainings of each arm; default: 3."),
+    OUT,
+    _text("task", "segmentation or classification."),
+    _flag("allow_test", "Go on where a pretraining has seen test scans: transductive."),
+    _flag("equal_compute", "Also train random weights for as long as pretrained ones in all."),
+    RESUME,
     OVERWRITE,
 )
 _stage(

@@ -7,9 +7,9 @@ import pytest
 
 from medssl.archive import phantom_surgery
 from medssl.stages import phantom
+from medssl.stages._compare_job import Job
 from pipelines import few_shot_transfer
 from pipelines._few_shot_transfer import ARMS, TransferArms, link_training
-from pipelines._label_curve import Job
 from pipelines._objective_arms import Backbone
 
 

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from medssl.core.errors import UsageError
+from medssl.stages._compare_job import Job, refuse_different_cases
 from medssl.stages._jobs import missing
-from pipelines._label_curve import Curve, Job, refuse_different_cases
+from pipelines._label_curve import Curve
 from pipelines._msd import runs_of_numbers
 
 POOL = runs_of_numbers([f"h_{n:03d}" for n in (1, 2, 3, 5, 8, 9, 12, 14, 16)])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medssl.stages._compare_job import Job
 from pipelines import surgical_phase
-from pipelines._label_curve import Job
 from pipelines._objective_arms import Backbone
 from pipelines._surgical_phase import PhaseArms, link_tested, write_frames
 from pipelines.surgical_phase import main
