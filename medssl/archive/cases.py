@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -69,9 +70,15 @@ def row_case(row: Mapping[str, str | None], path: Path, number: int) -> Case:
 
 
 def unique_names(cases: list[Case], path: Path) -> list[Case]:
-    """Cases of a table with the folder in the name where several files have one name."""
+    """Cases of a table with the folder in the name where several files have one name.
+
+    Folders count from the table's; where files lie elsewhere, from the folder they have in common.
+    """
     times = Counter(case.name for case in cases)
-    return [c if times[c.name] == 1 else replace(c, name=_long_name(c, path)) for c in cases]
+    base = path.parent
+    if any(not case.images[0].is_relative_to(base) for case in cases):
+        base = Path(os.path.commonpath([case.images[0].parent.absolute() for case in cases]))
+    return [c if times[c.name] == 1 else replace(c, name=_long_name(c, base)) for c in cases]
 
 
 def refuse_leaks(cases: Iterable[Case]) -> None:
@@ -89,6 +96,7 @@ def refuse_leaks(cases: Iterable[Case]) -> None:
         raise UsageError(what, where=", ".join(leaks[:5]), fix="give each patient one split")
 
 
-def _long_name(case: Case, path: Path) -> str:
-    relative = case.images[0].relative_to(path.parent)
+def _long_name(case: Case, base: Path) -> str:
+    image = case.images[0]
+    relative = (image if image.is_relative_to(base) else image.absolute()).relative_to(base)
     return "_".join((*relative.parts[:-1], case.name))

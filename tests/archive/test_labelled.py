@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medssl.archive._phantom_dicom import write_ct_series
 from medssl.archive.labelled import load_labelled, read_case
@@ -234,3 +235,16 @@ def test_a_table_of_class_names_is_sent_to_classification(tmp_path):
     with pytest.raises(UsageError, match="no label of the table is a file") as caught:
         load_labelled(tmp_path / "t.csv")
     assert "--task classification" in caught.value.fix
+
+
+def test_files_of_one_name_that_lie_elsewhere_are_named_by_their_folders(tmp_path):
+    for site in ("a", "b"):
+        for part, value in (("images", 50), ("masks", 1)):
+            picture = Image.fromarray(np.full((8, 8), value, np.uint8))
+            (tmp_path / "data" / site / part).mkdir(parents=True)
+            picture.save(tmp_path / "data" / site / part / "0.png")
+    rows = [f"{tmp_path}/data/{s}/images/0.png,{tmp_path}/data/{s}/masks/0.png" for s in "ab"]
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "t.csv").write_text("\n".join(["image,label", *rows]))
+    labelled = load_labelled(tmp_path / "tables" / "t.csv")
+    assert [case.name for case in labelled.cases] == ["a_images_0", "b_images_0"]
