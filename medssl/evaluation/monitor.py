@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from medssl.core.task import Batch
 from medssl.evaluation.health import feature_std, lidar, rankme
+from medssl.evaluation.shortcut import read_outs
 
 # What an objective logs for the monitor, see medssl.evaluation.health.verdict.
 _LOGGED = ("embedding_std", "target_std", "teacher_entropy", "mean_entropy", "prototype_usage")
@@ -28,11 +31,15 @@ class Probe:
         views: Q tensors (N, C, *crop): views of the same N samples.
         batch: one micro-batch with the views of the objective.
         chunk: samples that go through the encoder at once.
+        labels: free labels of the samples of all ranks, by name; empty = unknown.
+        patients_N: patient of each of these samples.
     """
 
     views: Sequence[Tensor]
     batch: Batch
     chunk: int
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    patients_N: npt.NDArray[Any] | None = None
 
 
 def _same(x: Tensor) -> Tensor:
@@ -60,8 +67,10 @@ class HealthMonitor:
     def __call__(self, task: nn.Module) -> dict[str, float]:
         """Measure ``rankme``, ``lidar`` and ``feature_std`` of the encoder.
 
-        With them come what the objective logs of its embeddings and targets, and
-        ``grad_norm/<block>`` of one backward, of blocks that the task trains now.
+        With them come how well neighbours tell free labels, ``knn/<label>`` and its standard error
+        ``knn_error/<label>`` (:mod:`medssl.evaluation.shortcut`), what the objective logs of its
+        embeddings and targets, and ``grad_norm/<block>`` of one backward, of blocks that the task
+        trains now.
         """
         device = next(task.parameters()).device
         with _untouched(task, device):
@@ -71,7 +80,15 @@ class HealthMonitor:
                 "lidar": lidar(z_NQD),
                 "feature_std": feature_std(z_NQD.flatten(0, 1)),
             }
-            return {**values, **self._step(task, device)}
+            return {**values, **self._read(z_NQD), **self._step(task, device)}
+
+    def _read(self, z_NQD: Tensor) -> dict[str, float]:
+        patients_N, z_ND = self.probe.patients_N, z_NQD.double().mean(1).cpu().numpy()
+        if patients_N is None or not np.isfinite(z_ND).all():
+            return {}
+        found = read_outs(z_ND, self.probe.labels, patients_N)
+        excess = {f"knn/{name}": one.excess for name, one in found.items()}
+        return excess | {f"knn_error/{name}": one.error for name, one in found.items()}
 
     @torch.no_grad()
     def _embed(self, task: Any, device: torch.device) -> Tensor:

@@ -23,7 +23,6 @@ from medssl.archive.store import Entry, Store
 from medssl.core.config import Component
 from medssl.core.features import Features
 from medssl.core.geometry import Plane, cut_axis
-from medssl.core.sample import UNKNOWN, Record
 from medssl.core.seeding import seed_everything
 from medssl.core.viewspec import ClipSpec
 from medssl.encoders._base import Encoder, build_encoder
@@ -32,12 +31,10 @@ from medssl.inference.sliding import memory_named, window_batches
 from medssl.stages._clip_windows import clip_pieces, stored_clip
 
 FloatArray = npt.NDArray[np.float32]
-# What a catalog knows of a record without anybody's labels.
-FREE_LABELS = ("modality", "body_part", "view", "laterality", "sequence", "vendor", "site_id")
 # Most slices of a volume, and frames of a clip, that an image encoder looks at.
 SLICES = 16
 # Most tokens of a record, evenly spaced over all its windows.
-TOKENS = 256
+TOKENS = 128
 # Sides of the small picture that stands for raw pixels, by kind of record.
 PIXELS = {"image": (1, 16, 16), "volume": (8, 8, 8), "clip": (4, 8, 8)}
 _WINDOWS = 8
@@ -168,12 +165,6 @@ def pixels(store: Store, entry: Entry) -> FloatArray:
         x = store.read(entry.key, (0, 0, 0), entry.shape[1:])
     small = nn.functional.adaptive_avg_pool3d(torch.from_numpy(x), PIXELS[entry.kind])
     return np.asarray(small.flatten().numpy())
-
-
-def free_labels(record: Record) -> dict[str, str]:
-    """What the catalog says of a record; empty = it does not say."""
-    values = {name: str(getattr(record, name)) for name in FREE_LABELS}
-    return {name: "" if value == UNKNOWN else value for name, value in values.items()}
 
 
 def evenly(there: int, most: int) -> npt.NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from medssl.core.seeding import generator
 from medssl.core.viewspec import Setting
 from medssl.evaluation.health import STATES, Verdict, verdict
 from medssl.evaluation.monitor import HealthMonitor, Probe
+from medssl.evaluation.shortcut import Readout, shortcut
 from medssl.objectives._parts.distributed import gather, rank, total, world
 from medssl.objectives._parts.views import ViewOptions, pair_of_views
 from medssl.stages._data import ViewDataset
@@ -29,6 +30,7 @@ MOST_SAMPLES, VIEWS = 128, 2
 FEWEST_SAMPLES = 16
 # The probe's views stay in memory; as many samples as fit here.
 PROBE_BYTES = 256 * 2**20
+SHORTCUT_FIX = "try objective.views.style=[0.1,0.5] where the objective has it, see docs/health.md"
 # Encoder passes of one evaluation, as a share of the samples trained on between two.
 _COST = 0.1
 
@@ -46,6 +48,7 @@ class HealthWatch:
     warmup: int
     """Steps in which fewer directions than the untrained network's are no news."""
     state: str = "healthy"
+    shortcut: str = ""
 
     def __call__(self, step: int, task: nn.Module) -> Mapping[str, float]:
         """Measure, judge, write one line of ``health.jsonl``.
@@ -54,11 +57,12 @@ class HealthWatch:
             MedsslError: collapsed, and ``stop_on_collapse`` is set.
         """
         values = self.monitor(task)
+        self._look_for_shortcut(step, values)
         found: Verdict = self.fabric.broadcast(verdict(values, self.first))
         if found.state == "shrinking" and step <= self.warmup:
             found = Verdict("healthy", f"in the warm-up; {found.why}")
         if self.fabric.is_global_zero:
-            write_line(self.run, step, found, values)
+            write_line(self.run, step, found, values, self.shortcut)
             if found.state not in ("healthy", self.state):
                 Console(stderr=True, quiet=self.quiet).print(f"health at step {step}: {found}")
         self.state = found.state
@@ -69,12 +73,33 @@ class HealthWatch:
         logged = {f"health/{key}": value for key, value in values.items()}
         return {**logged, "health/state": float(STATES.index(found.state))}
 
+    def _look_for_shortcut(self, step: int, values: Mapping[str, float]) -> None:
+        before, self.shortcut = self.shortcut, shortcut_in(values)
+        if self.shortcut or before:
+            self.run.result["shortcut"] = self.shortcut
+        if self.shortcut and not before and self.fabric.is_global_zero:
+            words = f"at step {step}: {self.shortcut}; {SHORTCUT_FIX}"
+            Console(stderr=True, quiet=self.quiet).print(words)
 
-def watch(training: Training, setting: Setting, *, stop: bool) -> HealthWatch:
-    """The watch of a training that has not begun; measures the untrained network first."""
+
+def shortcut_in(values: Mapping[str, float]) -> str:
+    """The warning that these measures give; empty = none."""
+    named = {key.partition("/")[2]: key for key in values if key.startswith("knn/")}
+    return shortcut(
+        {name: Readout(values[key], values[f"knn_error/{name}"]) for name, key in named.items()}
+    )
+
+
+def watch(
+    training: Training, setting: Setting, labels: Mapping[str, Sequence[str]], *, stop: bool
+) -> HealthWatch:
+    """The watch of a training that has not begun; measures the untrained network first.
+
+    ``labels`` are free labels of the records, by name and number of the record.
+    """
     fabric, run = training.fabric, training.run
     monitor = HealthMonitor(
-        probe=_probe(training, setting),
+        probe=_probe(training, setting, labels),
         autocast=fabric.autocast,
         gather=gather,
         mean=lambda x: total(x) / world(),
@@ -82,16 +107,19 @@ def watch(training: Training, setting: Setting, *, stop: bool) -> HealthWatch:
     training.task.to(fabric.device)
     first = monitor(training.task)
     if fabric.is_global_zero and not (run.out / "health.jsonl").is_file():
-        write_line(run, 0, Verdict("healthy", "before training"), first)
+        write_line(run, 0, Verdict("healthy", "before training"), first, "")
     config = training.config
     return HealthWatch(monitor, fabric, run, first, stop, config.quiet, config.warmup)
 
 
-def write_line(run: Run, step: int, found: Verdict, values: Mapping[str, float]) -> None:
+def write_line(
+    run: Run, step: int, found: Verdict, values: Mapping[str, float], shortcut: str
+) -> None:
     """Append to ``health.jsonl``; lines of steps that are repeated go."""
     path = run.out / "health.jsonl"
     drop_later_metrics(path, step - 1)
-    line = {"step": step, "state": found.state, "why": found.why, "try": found.fix, **values}
+    line = {"step": step, "state": found.state, "why": found.why, "try": found.fix}
+    line |= {**({"shortcut": shortcut} if shortcut else {}), **values}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
@@ -107,7 +135,7 @@ def samples_of_probe(config: Any, crop: tuple[int, ...], channels: int, ranks: i
     return max(wanted, FEWEST_SAMPLES) // ranks * ranks
 
 
-def _probe(training: Training, setting: Setting) -> Probe:
+def _probe(training: Training, setting: Setting, labels: Mapping[str, Sequence[str]]) -> Probe:
     config, dataset = training.config, training.dataset
     task: Any = training.task
     assert isinstance(dataset, ViewDataset)
@@ -119,7 +147,14 @@ def _probe(training: Training, setting: Setting) -> Probe:
     spec = pair_of_views(ViewOptions(), setting, count=VIEWS)
     pairs = _part(dataset, spec, numbers, count // world())
     batch = _part(dataset, task.views(), numbers, chunk)
-    return Probe([view["x"] for view in pairs["views"]], batch, chunk)
+    seen = numbers[: count // world() * world()]
+    return Probe(
+        [view["x"] for view in pairs["views"]],
+        batch,
+        chunk,
+        labels={name: [values[n] for n in seen] for name, values in labels.items()},
+        patients_N=dataset.records.patients[seen],
+    )
 
 
 def _part(dataset: ViewDataset, spec: Any, numbers: list[int], share: int) -> dict[str, Any]:

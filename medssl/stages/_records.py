@@ -24,12 +24,14 @@ from medssl.core.errors import (
 )
 from medssl.core.geometry import Kind
 from medssl.core.preprocess import prepare
-from medssl.core.sample import Record
+from medssl.core.sample import UNKNOWN, Record
 from medssl.stages._sources import StoredRecords
 
 if TYPE_CHECKING:
     from medssl.stages.pretrain import PretrainConfig
 
+# What a catalog knows of a record without anybody's labels.
+FREE_LABELS = ("modality", "body_part", "view", "laterality", "sequence", "vendor", "site_id")
 # As many records may fail whatever their share: a small archive may hold a few bad files.
 _FEW = 10
 
@@ -182,6 +184,16 @@ def stored(records: list[Record], store: Store) -> StoredRecords:
     names = sorted(entries)
     patients, studies = (_numbered([of[name] for name in names]) for of in (owner, study))
     return StoredRecords(store, [entries[name] for name in names], patients, studies)
+
+
+def free_labels(records: list[Record], kept: StoredRecords) -> dict[str, list[str]]:
+    """What the catalog says of each stored record, by name of the label; empty = nothing."""
+    record_of = {store_key(kept.store, record): record for record in records}
+    found = [record_of[entry.key] for entry in kept.entries]
+    return {
+        name: ["" if (value := getattr(one, name)) == UNKNOWN else value for one in found]
+        for name in FREE_LABELS
+    }
 
 
 def _numbered(names: list[str]) -> list[int]:

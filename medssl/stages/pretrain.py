@@ -32,7 +32,7 @@ from medssl.stages._data import auto_crop
 from medssl.stages._health import watch
 from medssl.stages._init import IMAGE_BRANCH, encoder_of, load_init, load_objective
 from medssl.stages._matcher import matcher_of
-from medssl.stages._records import digest, fill_store, select, stored
+from medssl.stages._records import digest, fill_store, free_labels, select, stored
 from medssl.stages._seen import seen_before, write_seen
 from medssl.stages._shown import with_defaults
 from medssl.stages._sources import StoredRecords
@@ -116,7 +116,8 @@ def run(config: PretrainConfig) -> Run:
     monitors = []
     if config.health:
         setting = _setting(config, encoder, card.patch_size, len(entries))
-        monitors = [watch(training, setting, stop=config.stop_on_collapse)]
+        labels = free_labels(records, kept_records)
+        monitors = [watch(training, setting, labels, stop=config.stop_on_collapse)]
     kept: Any = _train.train(training, monitors)
     if not fabric.is_global_zero:
         return run

@@ -8,9 +8,8 @@ from medssl.archive.store import Store
 from medssl.core.config import Component
 from medssl.core.geometry import Geometry
 from medssl.core.preprocess import Contract, prepare
-from medssl.core.sample import Record
 from medssl.encoders._base import build_encoder
-from medssl.stages._features import TOKENS, Frozen, free_labels, pixels, spread
+from medssl.stages._features import TOKENS, Frozen, pixels, spread
 from tests.training_archive import volume
 
 CROP = (16, 32, 16)
@@ -93,12 +92,3 @@ def test_raw_pixels_of_a_flat_record_are_flat(store, tmp_path):
 def test_few_rows_are_repeated_equally_and_many_thinned_evenly():
     assert spread(np.arange(3)[:, None], 6).ravel().tolist() == [0, 0, 1, 1, 2, 2]
     assert np.diff(spread(np.arange(1000)[:, None], 10).ravel()).tolist() == [100] * 9
-
-
-def test_unknown_is_no_label():
-    record = Record(
-        record_id="r", kind="volume", role="image", format="nifti", patient_id="p", study_id="s",
-        series_id="q", shape=(1, 4, 4, 4), dtype="float32", body_part="HEAD",
-    )  # fmt: skip
-    known = {name: value for name, value in free_labels(record).items() if value}
-    assert known == {"body_part": "HEAD"}

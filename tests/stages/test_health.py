@@ -1,11 +1,15 @@
 """A pretraining watches its own health: the files it writes, and the stop if asked for."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 from lightning.fabric import Fabric
+from scipy.ndimage import gaussian_filter
 
 from medssl.core.errors import MedsslError
 from medssl.core.runlog import Run
@@ -14,7 +18,7 @@ from medssl.evaluation.health import Verdict
 from medssl.stages import _health, index, pretrain
 from medssl.stages.pretrain import PretrainConfig
 from medssl.training.checkpoint import checkpoints
-from tests.training_archive import write_images
+from tests.training_archive import save, volume, write_images
 
 OPTIONS = {
     "objective": {"name": "byol", "hidden": 16, "out": 8, "norm": "layer"}, "steps": 4,
@@ -89,3 +93,57 @@ def test_fewer_directions_are_no_news_in_the_warm_up(tmp_path, step, state):
     )
     watch(step, torch.nn.Identity())
     assert watch.state == state
+
+
+def relabelled(catalog, folder, **columns):
+    """A copy of the catalog whose records have these values in turn."""
+    shutil.copytree(catalog, folder)
+    table = pl.read_parquet(folder / "records.parquet")
+    values = {
+        name: pl.Series(name, [given[k % len(given)] for k in range(table.height)])
+        for name, given in columns.items()
+    }
+    table.with_columns(**values).write_parquet(folder / "records.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_sites(tmp_path_factory):
+    """Sixteen volumes: every other one of a site with a smooth gain, blur and coarse noise."""
+    base = tmp_path_factory.mktemp("sites")
+    for seed in range(16):
+        x_DHW, _ = volume(seed)
+        if seed % 2:
+            ramp = np.linspace(0.3, 1.7, x_DHW.shape[0])[:, None, None]
+            noise = np.random.default_rng(seed).normal(0, 80, x_DHW.shape)
+            x_DHW = gaussian_filter(x_DHW * ramp, 2.5) + gaussian_filter(noise, 0.8)
+        save(base / "archive" / f"scan_{seed:03d}.nii.gz", x_DHW)
+    split = {"train": 1.0, "val": 0.0, "test": 0.0}
+    index.run(index.IndexConfig(archive=base / "archive", out=base / "catalog", split=split,
+                                quiet=True))  # fmt: skip
+    return relabelled(base / "catalog", base / "named", site_id=["a", "b"],
+                      body_part=["HEAD", "HEAD", "CHEST", "CHEST"])  # fmt: skip
+
+
+def test_a_planted_shortcut_is_reported_while_it_trains_and_changes_nothing(
+    two_sites, tmp_path, capsys
+):
+    options = {**OPTIONS, "quiet": False}
+    watched = pretrain.run(PretrainConfig(data=two_sites, out=tmp_path / "a", **options))
+    found = lines(watched.out / "health.jsonl")
+    assert found[-1]["knn/site_id"] > 0.5
+    assert found[-1]["knn/body_part"] < 0.5
+    assert "site_id" in found[-1]["shortcut"]
+    assert watched.result["shortcut"] == found[-1]["shortcut"]
+    assert "a shortcut" in " ".join(capsys.readouterr().err.split())
+    plain = pretrain.run(
+        PretrainConfig(data=two_sites, out=tmp_path / "b", health=False, **OPTIONS)
+    )
+    (_, a), (_, b) = load_card(watched.out), load_card(plain.out)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_without_free_labels_nothing_is_read_out(catalog, tmp_path):
+    run = pretrain.run(PretrainConfig(data=catalog, out=tmp_path / "a", **OPTIONS))
+    assert not any(key.startswith("knn") for key in lines(run.out / "health.jsonl")[-1])
+    assert "shortcut" not in run.result
