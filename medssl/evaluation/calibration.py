@@ -22,7 +22,6 @@ N cases (or voxels, or frames), K classes, C cells, B bins.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,7 +115,7 @@ def nll(
     0.4904
     """
     p, label, weight = checked(p_NK, label_N, weight_N)
-    return float(weight @ _costs(p, label)[0] / weight.sum())
+    return float(weight @ costs(p, label)[0] / weight.sum())
 
 
 def brier(
@@ -128,7 +127,7 @@ def brier(
     1.25
     """
     p, label, weight = checked(p_NK, label_N, weight_N)
-    return float(weight @ _costs(p, label)[1] / weight.sum())
+    return float(weight @ costs(p, label)[1] / weight.sum())
 
 
 def ece(
@@ -208,44 +207,6 @@ class Cells:
         return gaps / total if total else math.nan
 
 
-class Summary:
-    """Everything above for one set of cases, which may come piece by piece."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
-        self.top, self.per_class = Cells(), [Cells() for _ in names]
-        self.cases, self.weight, self.nll, self.brier = 0, 0.0, 0.0, 0.0
-
-    def add(
-        self, p_NK: npt.ArrayLike, label_N: npt.ArrayLike, weight_N: npt.ArrayLike | None = None
-    ) -> None:
-        """Take in more cases."""
-        p, label, weight = checked(p_NK, label_N, weight_N)
-        nll_N, brier_N = _costs(p, label)
-        self.cases += len(label)
-        self.weight += float(weight.sum())
-        self.nll += float(weight @ nll_N)
-        self.brier += float(weight @ brier_N)
-        self.top.add(p.max(1), p.argmax(1) == label, weight)
-        for k, cells in enumerate(self.per_class):
-            cells.add(p[:, k], label == k, weight)
-
-    def as_json(self) -> dict[str, Any]:
-        """For ``metrics.json``; every ``bins`` is a list of [share of cases, confidence, right]."""
-        if not self.weight:
-            raise UsageError("no case to calibrate with")
-        per_label = {
-            name: _shown(cells) for name, cells in zip(self.names, self.per_class, strict=True)
-        }
-        return {
-            "n": self.cases,
-            "nll": self.nll / self.weight,
-            "brier": self.brier / self.weight,
-            **_shown(self.top),
-            "per_label": per_label,
-        }
-
-
 def checked(
     p_NK: npt.ArrayLike, label_N: npt.ArrayLike, weight_N: npt.ArrayLike | None
 ) -> tuple[FloatArray, npt.NDArray[np.int64], FloatArray]:
@@ -268,21 +229,8 @@ def checked(
     return p, label, weight
 
 
-def _costs(p_NK: FloatArray, label_N: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+def costs(p_NK: FloatArray, label_N: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
     """NLL and Brier score of each case."""
     true_N = np.take_along_axis(p_NK, label_N[:, None], 1)[:, 0]
     # (p_y - 1)^2 instead of p_y^2 among the squares.
     return -np.log(np.maximum(true_N, _LEAST)), (p_NK**2).sum(1) + 1 - 2 * true_N
-
-
-def _shown(cells: Cells) -> dict[str, Any]:
-    bins = cells.bins()
-    total = sum(one.weight for one in bins)
-    return {
-        "ece": cells.ece(),
-        "ece_equal_mass": cells.ece(equal_mass=True),
-        "bins": [
-            [round(one.weight / total, 6), round(one.confidence, 4), round(one.right, 4)]
-            for one in bins
-        ],
-    }

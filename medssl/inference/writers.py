@@ -95,6 +95,7 @@ def read_probabilities(path: Path) -> npt.NDArray[np.float32]:
     """(K, D, H, W) as they were written; they sum to 1."""
     with np.load(path) as file:
         p_KDHW = file["p_KDHW"].astype(np.float32)
+    p_KDHW = np.maximum(p_KDHW, np.float32(0.5))  # what was rounded to 0 is not impossible
     return np.asarray(p_KDHW / p_KDHW.sum(0))
 
 

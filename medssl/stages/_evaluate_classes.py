@@ -28,8 +28,10 @@ import polars as pl
 from medssl.archive.labelled_classes import ClassCase, LabelledClasses
 from medssl.archive.labelled_clips import class_references
 from medssl.core.errors import MedsslError, NothingUsableError, UsageError
+from medssl.evaluation.calibration_summary import Summary
 from medssl.evaluation.classification import summarise
 from medssl.stages import _class_table
+from medssl.stages._evaluate_trust import Trust, read_quality
 
 if TYPE_CHECKING:
     from medssl.stages.evaluate import EvaluateConfig
@@ -67,6 +69,13 @@ def evaluate_classes(config: EvaluateConfig) -> dict[str, Any]:
     p_NK = np.array([p_of[one.record_id] for one in wanted])
     patients = [one.case.patient for one in wanted]
     summary = summarise(labels, p_NK, patients, names)
+    trust = Trust(config.sites, lambda: Summary(names))
+    quality = read_quality(table.parent)
+    for one, label, p_K in zip(wanted, labels, p_NK, strict=True):
+        trust.add(one.case.name, p_K[None], np.array([label]))
+        refer = quality.get(one.record_id, {}).get("refer", "")
+        trust.note(float(p_K.max()), float(p_K.argmax() == label), refer)
+    summary |= trust.as_json()
     summary["cases"] = [
         {
             "case": one.case.name,

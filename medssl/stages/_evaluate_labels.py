@@ -15,12 +15,22 @@ from rich.progress import track
 from medssl.core.errors import MedsslError, NothingUsableError
 from medssl.core.geometry import GRID_TOLERANCE_MM, grid_distance_mm
 from medssl.evaluation.bootstrap import bootstrap_mean
+from medssl.evaluation.calibration_summary import Summary
 from medssl.evaluation.segmentation import LabelScore, PictureScore, score_labels, score_pictures
+from medssl.inference.writers import read_probabilities
 from medssl.readers import _read
 from medssl.readers._mask import is_picture, read_mask
 from medssl.readers.labels import labels_on_grid
+from medssl.stages._calibrate import region
+from medssl.stages._evaluate_trust import Trust, quality_of_results
 from medssl.stages._frame_pairs import are_of_videos, pair_frames
-from medssl.stages._pairs import DICOM_ENDING, Pair, pair_files, patients_of
+from medssl.stages._pairs import (
+    DICOM_ENDING,
+    Pair,
+    pair_files,
+    patients_of,
+    probabilities_of,
+)
 
 if TYPE_CHECKING:
     from medssl.stages.evaluate import EvaluateConfig
@@ -50,8 +60,45 @@ def evaluate_labels(config: EvaluateConfig) -> dict[str, Any]:
     flags: Counter[str] = Counter()
     scores = {pair.case: _score(pair, stated, flags) for pair in shown}
     score = PictureScore if is_picture(pairs[0].ref) else LabelScore
-    summary = summarise(scores, patients, _label_names(stated, pairs, scores), score)
+    names = _label_names(stated, pairs, scores)
+    summary = summarise(scores, patients, names, score)
+    summary |= _trust(config, pairs, summary["cases"], names)
     return {**summary, **({"label_flags": dict(flags)} if flags else {})}
+
+
+def _trust(
+    config: EvaluateConfig, pairs: list[Pair], rows: list[dict[str, Any]], names: dict[int, str]
+) -> dict[str, Any]:
+    """Calibration of voxels, and what the quality of predict was worth."""
+    values = np.array([0, *sorted(names)])
+    trust = Trust(config.sites, lambda: Summary(["background", *(names[k] for k in values[1:])]))
+    quality = quality_of_results(config.pred)
+    dice_NK = np.array([row["dice"] for row in rows]).reshape(len(pairs), -1)
+    for pair, dice_K in zip(pairs, dice_NK, strict=True):
+        known = quality.get(pair.pred.relative_to(config.pred).as_posix())
+        if known is not None:
+            trust.note(float(known["quality"]), float(dice_K.mean()), known["refer"])
+        file = probabilities_of(pair.pred)
+        if file.is_file():
+            p_KDHW = read_probabilities(file)
+            label_DHW = np.searchsorted(values, _reference(pair, names, p_KDHW.shape[1:]))
+            box = region(p_KDHW.argmax(0))
+            p_NK = p_KDHW[(slice(None), *box)].reshape(len(p_KDHW), -1).T
+            trust.add(pair.case, p_NK, label_DHW[box].ravel())
+    return trust.as_json()
+
+
+def _reference(
+    pair: Pair, names: dict[int, str], shape_DHW: tuple[int, ...]
+) -> npt.NDArray[np.integer[Any]]:
+    """Reference labels (D, H, W) on the grid of the prediction, which was compared before."""
+    if is_picture(pair.ref):
+        return read_mask(pair.ref)[0][None]
+    if pair.ref.suffix == DICOM_ENDING:
+        geometry = _read.read(pair.pred).geometry
+        d, h, w = shape_DHW
+        return labels_on_grid(pair.ref, geometry, (d, h, w), names=names).labels_DHW
+    return _labels(_read.read(pair.ref).array, pair.ref)
 
 
 def _score(pair: Pair, names: dict[int, str] | None, flags: Counter[str]) -> Found:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,11 @@ import numpy.typing as npt
 from medssl.archive.tracks import TABLE_ENDING, Track
 from medssl.core.errors import NothingUsableError, UsageError
 from medssl.core.phases import CHOLEC80, NONE
+from medssl.evaluation.calibration_summary import Events
 from medssl.evaluation.phase_summary import Video, summarise
+from medssl.stages._evaluate_trust import Trust, quality_of_results
 from medssl.stages._pairs import patients_of
-from medssl.stages._video_pairs import ROUNDED_S, in_seconds, pair_videos
+from medssl.stages._video_pairs import ROUNDED_P, ROUNDED_S, in_seconds, pair_videos
 
 if TYPE_CHECKING:
     from medssl.stages.evaluate import EvaluateConfig
@@ -44,9 +46,19 @@ def evaluate_phases(config: EvaluateConfig) -> dict[str, Any]:
     predictions = [_read(pair.pred) for pair in pairs]
     names = _names(config, tracks, predictions)
     videos, lacks = [], []
+    trust = Trust(config.sites, Events)
+    quality = quality_of_results(config.pred)
     for pair, patient, track, read in zip(pairs, patients, tracks, predictions, strict=True):
-        video, missing_s = _video(pair.case, patient, in_seconds(track, config.fps), read, names)
+        timed = in_seconds(track, config.fps)
+        video, missing_s, sure_T = _video(pair.case, patient, timed, read, names)
         if len(video.ref_T):
+            right_T = video.pred_T == video.ref_T
+            there_T = np.isfinite(sure_T)
+            if there_T.any():
+                trust.add(pair.case, sure_T[there_T, None], right_T[there_T, None])
+                result = pair.pred.relative_to(config.pred).as_posix()
+                refer = quality.get(result, {}).get("refer", "")
+                trust.note(float(sure_T[there_T].mean()), float(right_T.mean()), refer)
             videos.append(video)
             lacks.append(missing_s)
     if not videos:
@@ -54,34 +66,45 @@ def evaluate_phases(config: EvaluateConfig) -> dict[str, Any]:
     summary = summarise(videos, names)
     for case, missing_s in zip(summary["cases"], lacks, strict=True):
         case["missing_s"] = missing_s
+    summary |= trust.as_json()
     return {**summary, "without_reference_phase": len(pairs) - len(videos)}
 
 
-def _read(path: Path) -> tuple[npt.NDArray[np.float64], list[str]]:
-    """Times and phases of a prediction, in the order of time; gaps of a video are no error here."""
+class _Read(NamedTuple):
+    """A prediction in the order of time; its probabilities are NaN where the table has none."""
+
+    times_s: npt.NDArray[np.float64]
+    phases: list[str]
+    sure: npt.NDArray[np.float64]
+
+
+def _read(path: Path) -> _Read:
+    """Gaps of a video are no error here."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     try:
         times_s = np.array([float(row["time_s"]) for row in rows])
         phases = [row["phase"].strip() for row in rows]
+        sure = np.array([float(row.get("probability") or "nan") for row in rows])
+        sure = np.clip(sure, ROUNDED_P, 1 - ROUNDED_P)
     except (KeyError, ValueError, AttributeError):
-        what = "a prediction lacks time_s or phase, or a time is no number"
+        what = "a prediction lacks time_s or phase, or a number is none"
         raise UsageError(what, where=str(path)) from None
     if not len(times_s) or not np.isfinite(times_s).all():
         raise UsageError("a prediction has no rows, or a time is no number", where=str(path))
     order = np.argsort(times_s, kind="stable")
-    return times_s[order], [phases[place] for place in order]
+    return _Read(times_s[order], [phases[place] for place in order], sure[order])
 
 
 def _names(
     config: EvaluateConfig,
     tracks: list[Track],
-    predictions: list[tuple[npt.NDArray[np.float64], list[str]]],
+    predictions: list[_Read],
 ) -> tuple[str, ...]:
     if config.labels is not None:
         return tuple(config.labels.values())
     found = {name for track in tracks for name in track.names}
-    found |= {name for _, phases in predictions for name in phases if name}
+    found |= {name for read in predictions for name in read.phases if name}
     return CHOLEC80 if found <= set(CHOLEC80) else tuple(sorted(found))
 
 
@@ -89,11 +112,11 @@ def _video(
     name: str,
     patient: str,
     track: Track,
-    read: tuple[npt.NDArray[np.float64], list[str]],
+    read: _Read,
     names: tuple[str, ...],
-) -> tuple[Video, float]:
-    """The video at the slower rate, and how many labelled seconds have no prediction."""
-    times_s, phases = read
+) -> tuple[Video, float, npt.NDArray[np.float64]]:
+    """The video at the slower rate, seconds without prediction, (T,) probabilities of phases."""
+    times_s, phases, sure = read
     unknown = sorted(set(phases) - set(names) - {""})
     if unknown:
         what = "a predicted phase is not among labels"
@@ -110,4 +133,5 @@ def _video(
     pred_T = np.where(near_T, pred_N[place_T], NONE)
     there = ref_T != NONE
     missing_s = round(float((pred_T[there] == NONE).sum() * step_s), 3)
-    return Video(name, patient, ref_T[there], pred_T[there], step_s), missing_s
+    sure_T = np.where(pred_T == NONE, np.nan, sure[place_T])[there]
+    return Video(name, patient, ref_T[there], pred_T[there], step_s), missing_s, sure_T

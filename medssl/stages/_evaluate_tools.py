@@ -19,9 +19,11 @@ import numpy.typing as npt
 
 from medssl.archive.tracks import TOOLS_ENDING, Track
 from medssl.core.errors import UsageError
+from medssl.evaluation.calibration_summary import Events
 from medssl.evaluation.tools import summarise
+from medssl.stages._evaluate_trust import Trust, quality_of_results
 from medssl.stages._pairs import patients_of
-from medssl.stages._video_pairs import ROUNDED_S, in_seconds, pair_videos
+from medssl.stages._video_pairs import ROUNDED_P, ROUNDED_S, in_seconds, pair_videos
 
 if TYPE_CHECKING:
     from medssl.stages.evaluate import EvaluateConfig
@@ -37,17 +39,23 @@ def evaluate_tools(config: EvaluateConfig) -> dict[str, Any]:
     pairs, tracks = pair_videos(config, TOOLS_ENDING, tools=True)
     names = _tools_of(pairs[0].pred)
     there, scores, cases = [], [], []
+    trust = Trust(config.sites, lambda: Events(names))
+    quality = quality_of_results(config.pred)
     for pair, labels in zip(pairs, tracks, strict=True):
         track = in_seconds(labels, config.fps)
         score_NK, missed = _scores(pair.pred, track, names)
         there.append(track.tools(np.arange(len(track.at_N)), names))
         scores.append(score_NK)
+        trust.add(pair.case, np.clip(score_NK, ROUNDED_P, 1 - ROUNDED_P), there[-1])
+        refer = quality.get(pair.pred.relative_to(config.pred).as_posix(), {}).get("refer", "")
+        right = float(((score_NK > 0.5) == there[-1]).mean())
+        trust.note(float(np.maximum(score_NK, 1 - score_NK).mean()), right, refer)
         missing_s = round(float(missed * track.step), 3)
         cases.append({"case": pair.case, "frames": len(score_NK), "missing_s": missing_s})
     video_N = np.repeat(np.arange(len(pairs)), [len(one) for one in scores])
     patients = patients_of(config.groups, pairs)
     found = summarise(np.concatenate(there), np.concatenate(scores), video_N, patients, names)
-    return {**found, "cases": cases}
+    return {**found, **trust.as_json(), "cases": cases}
 
 
 def _tools_of(path: Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from medssl.archive._labelled_pictures import MASK_ENDINGS
 from medssl.core.errors import MedsslError, NothingUsableError, UsageError
+from medssl.inference.writers import PROBABILITIES
 from medssl.readers._mask import is_picture
 
 DICOM_ENDING = ".dcm"
@@ -54,6 +55,12 @@ def pair_files(pred: Path, ref: Path) -> list[Pair]:
         if name not in partner:
             raise _unpaired("reference", "prediction", file)
     return [Pair(name, predictions[partner[name]], file) for name, file in references.items()]
+
+
+def probabilities_of(pred: Path) -> Path:
+    """Where predict writes the probabilities of a label map."""
+    stem = pred.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".png")
+    return pred.with_name(stem.removesuffix("_seg") + PROBABILITIES)
 
 
 def patients_of(groups: Path | None, pairs: list[Pair]) -> list[str]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Times are rounded to milliseconds in files.
 ROUNDED_S = 2e-3
+# And probabilities to 4 digits: 0.0000 is less than this.
+ROUNDED_P = 5e-5
 
 
 def pair_videos(

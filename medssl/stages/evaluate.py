@@ -23,6 +23,9 @@ scores Dice 1 and HD95 0. Intervals are 95 % percentile bootstrap over patients;
 ``cases[].case`` is the reference's name below ``ref`` without its ending, as in the user's own
 folders.
 
+Probabilities and the quality of cases, where predict wrote them, are judged too
+(:mod:`medssl.stages._evaluate_trust`), with a page beside the file, ``<name>_calibration.html``.
+
 With ``probe`` no prediction is compared: see :mod:`medssl.stages._evaluate_probe`.
 """
 
@@ -37,6 +40,7 @@ from pydantic import Field
 from medssl.core.config import Config
 from medssl.core.errors import UsageError
 from medssl.core.runlog import Run, write_text
+from medssl.stages._calibration_page import calibration_page
 from medssl.stages._evaluate_classes import evaluate_classes
 from medssl.stages._evaluate_labels import evaluate_labels
 from medssl.stages._evaluate_phases import evaluate_phases
@@ -68,6 +72,8 @@ class EvaluateConfig(Config):
     """Frames per second of references of videos that count frames, as Cholec80's do."""
     groups: Path | None = None
     """CSV file with the columns case,patient; without it every case is its own patient."""
+    sites: Path | None = None
+    """CSV file with the columns case,site: calibration by site too."""
     probe: Literal["knn", "linear", "attentive", "dense"] | None = None
     """Instead of ``task``: what labels read out of a frozen encoder, see docs/probes.md."""
     data: Path | None = None
@@ -100,6 +106,9 @@ def run(config: EvaluateConfig) -> Run:
     finished.result = _measured(config)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(config.out, json.dumps(finished.result, indent=1, allow_nan=False) + "\n")
+    if "calibration" in finished.result or "selective" in finished.result:
+        page = config.out.with_name(f"{config.out.stem}_calibration.html")
+        write_text(page, calibration_page(finished.result))
     return finished
 
 

@@ -14,7 +14,6 @@ from medssl.core.errors import UsageError
 from medssl.evaluation.calibration import (
     BOUNDS,
     Cells,
-    Summary,
     as_two_classes,
     brier,
     ece,
@@ -23,6 +22,7 @@ from medssl.evaluation.calibration import (
     temper,
     temper_chance,
 )
+from medssl.evaluation.calibration_summary import Events, Summary
 
 
 def cases(seed=0, n=2000, k=4, sharp=1.0):
@@ -110,6 +110,18 @@ def test_bins_hold_every_case_once():
         assert sum(one.weight for one in bins) == 2000
         assert sum(one.weight * one.right for one in bins) == pytest.approx((label == 0).sum())
     assert max(one.weight for one in bins) < 2000 / 15 + 20
+
+
+def test_events_agree_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    p, true = rng.random((500, 2)), rng.random((500, 2)) < 0.4
+    events = Events(("needle", "grasper"))
+    events.add(p, true, np.ones(500))
+    found = events.as_json()
+    assert found["n"] == 1000
+    assert found["brier"] == pytest.approx(brier_score_loss(true.ravel(), p.ravel()))
+    assert found["nll"] == pytest.approx(log_loss(true.ravel(), p.ravel()))
+    assert found["per_label"]["needle"]["ece"] == pytest.approx(ece(p[:, 0], true[:, 0]))
 
 
 def test_temperature_keeps_every_label():

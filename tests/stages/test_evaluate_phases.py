@@ -43,6 +43,7 @@ def test_file_has_the_documented_shape(folders, tmp_path):
     assert json.loads((tmp_path / "m.json").read_text()) == found
     assert set(found) == {
         *METRICS, "edit", "f1@10", "f1@25", "f1@50", "relaxed", "cases", "without_reference_phase",
+        "calibration", "selective",
     }  # fmt: skip
     assert set(found["relaxed"]) == {*METRICS, "rule", "tolerance_s"}
     assert set(found["f1"]) == {"mean", "low", "high", "n", "per_label"}
