@@ -64,7 +64,7 @@ class Classification(Kind):
 
     def judge(self, store: Store, val: Sequence[Stored], card: Card, out: Path) -> Judge:
         monitor = ClassMonitor(store, val, card, out)
-        return Judge(monitor, lambda: monitor.best, monitor.calibrate)
+        return Judge(monitor, lambda: monitor.best, monitor.calibrate, monitor.score)
 
     def counts(self, labelled: Labelled, train: list[Stored], val: list[Stored]) -> dict[str, Any]:
         return {
@@ -86,15 +86,22 @@ class ClassMonitor:
         self.best = best_so_far(out, ("val_auroc", "val_balanced_accuracy"))
 
     def __call__(self, step: int, task: nn.Module) -> Mapping[str, float]:
-        task.eval()
         model = task.get_submodule("model")
-        p_NK = np.stack([self._case(model, one) for one in self.val])
-        target_N = np.array([target_of(one) for one in self.val])
-        found = scores(target_N, p_NK)
+        found = self._scores(model)
         if not self.best or _rank(found) > _rank(self.best):
             self.best = found
             keep_best(self.out, self.card, step, found, model)
         return found
+
+    def score(self, model: nn.Module) -> float:
+        """AUROC of a model, or balanced accuracy where there is none."""
+        found = self._scores(model)
+        return found.get("val_auroc", found["val_balanced_accuracy"])
+
+    def _scores(self, model: nn.Module) -> dict[str, float]:
+        model.eval()
+        p_NK = np.stack([self._case(model, one) for one in self.val])
+        return scores(np.array([target_of(one) for one in self.val]), p_NK)
 
     def calibrate(self, model: nn.Module) -> Calibration:
         """What the validation cases say of a model's probabilities."""

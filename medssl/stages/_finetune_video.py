@@ -245,7 +245,11 @@ def _tools(
 ) -> tuple[nn.Module, Judge | None]:
     """A tool model, and its judge."""
     monitor = ToolMonitor(videos.store, videos.val, videos.labels, card, training.run.out)
-    judge = Judge(monitor, lambda: monitor.best, monitor.calibrate) if videos.val else None
+    judge = (
+        Judge(monitor, lambda: monitor.best, monitor.calibrate, monitor.score)
+        if videos.val
+        else None
+    )
     monitors = [monitor] if judge and training.fabric.is_global_zero else []
     kept: Any = _train.train(training, monitors)
     return kept.model, judge

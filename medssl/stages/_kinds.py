@@ -48,11 +48,13 @@ class Judge:
         monitor: logs metrics of the validation cases and keeps ``model_best``.
         best: metrics of the best model so far, for ``run.json``.
         calibrate: what the validation cases say of a model's probabilities.
+        score: of a model on them; larger is better.
     """
 
     monitor: Callable[[int, nn.Module], Mapping[str, float]]
     best: Callable[[], dict[str, float]]
     calibrate: Callable[[nn.Module], Calibration]
+    score: Callable[[nn.Module], float]
 
 
 class Kind(ABC):

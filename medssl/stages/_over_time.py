@@ -70,12 +70,20 @@ class PhaseMonitor:
         assert isinstance(task, TemporalTask)
         task.eval()
         model = PhaseModel(self.encoder, task.network)
-        each = [self._scores(model, one) for one in self.videos]
-        found = {f"val_{key}": float(np.mean([s[key] for s in each])) for key in _METRICS}
+        found = self._means(model)
         if not self.best or found["val_accuracy"] > self.best["val_accuracy"]:
             self.best = found
             keep_best(self.out, self.card, step, found, model)
         return found
+
+    def score(self, model: nn.Module) -> float:
+        """Accuracy of a model with this encoder, the mean over videos."""
+        assert isinstance(model, PhaseModel)
+        return self._means(model.eval())["val_accuracy"]
+
+    def _means(self, model: PhaseModel) -> dict[str, float]:
+        each = [self._scores(model, one) for one in self.videos]
+        return {f"val_{key}": float(np.mean([s[key] for s in each])) for key in _METRICS}
 
     def calibrate(self, model: nn.Module) -> Calibration:
         """What the validation videos say of the probabilities of a model with this encoder."""
@@ -132,7 +140,9 @@ def train_over_time(
     kept = _train.train(training, [monitor] if monitor else [])
     assert isinstance(kept, TemporalTask)
     run.finish()
-    judge = Judge(monitor, lambda: monitor.best, monitor.calibrate) if monitor else None
+    judge = (
+        Judge(monitor, lambda: monitor.best, monitor.calibrate, monitor.score) if monitor else None
+    )
     return PhaseModel(encoder, kept.network), judge
 
 

@@ -71,12 +71,21 @@ def load_members(
     """
     loaded = [load(path) for path in checkpoints]
     models, cards = tuple(m for m, _ in loaded), tuple(c for _, c in loaded)
+    check_alike(cards)
+    return Members(models, cards, views_of(cards) if views else (View(),))
+
+
+def check_alike(cards: Sequence[Card]) -> None:
+    """Refuse models that cannot work together.
+
+    Raises:
+        UsageError: they do not take the same input, or do not give the same labels.
+    """
     for card in cards[1:]:
         odd = [name for name in _SHARED if getattr(card, name) != getattr(cards[0], name)]
         if odd:
             what = f"the checkpoints differ in {', '.join(odd)}"
             raise UsageError(what, fix="give runs of the same data and crop")
-    return Members(models, cards, views_of(cards) if views else (View(),))
 
 
 def views_of(cards: Sequence[Card]) -> tuple[View, ...]:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 _FIXED = ("model", "overlap", "hashed_names", "format", "refer_below")
 
 
+def as_tuple(value: Any) -> Any:
+    """One path as a tuple of paths."""
+    return (value,) if isinstance(value, str | Path) else value
+
+
 def device_of(asked: str) -> str:
     """The device to use.
 

@@ -44,6 +44,7 @@ class Segmentation(Kind):
             monitor,
             lambda: {} if monitor.best is None else {"val_dice": monitor.best},
             monitor.calibrate,
+            monitor.score,
         )
 
     def counts(

@@ -37,19 +37,23 @@ class ToolMonitor:
         self.best = best_so_far(out, ["val_map"])
 
     def __call__(self, step: int, task: nn.Module) -> Mapping[str, float]:
-        task.eval()
         model = task.get_submodule("model")
+        found = {"val_map": self.score(model)}
+        if not self.best or found["val_map"] > self.best["val_map"]:
+            self.best = found
+            keep_best(self.out, self.card, step, found, model)
+        return found
+
+    def score(self, model: nn.Module) -> float:
+        """Mean average precision of a model."""
+        model.eval()
         there, scores = [], []
         for one in self.val:
             tools_TK, labelled_T = self.labels[one.case.name]
             there.append(tools_TK[labelled_T])
             scores.append(self._scores(model, one)[labelled_T])
         ap_K = average_precisions(np.concatenate(there), np.concatenate(scores))
-        found = {"val_map": mean_average_precision(ap_K)}
-        if not self.best or found["val_map"] > self.best["val_map"]:
-            self.best = found
-            keep_best(self.out, self.card, step, found, model)
-        return found
+        return mean_average_precision(ap_K)
 
     def calibrate(self, model: nn.Module) -> Calibration:
         """What the validation videos say of a model's probabilities."""

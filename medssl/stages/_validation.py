@@ -30,9 +30,8 @@ class DiceMonitor:
         self.best = _best_so_far(out)
 
     def __call__(self, step: int, task: nn.Module) -> Mapping[str, float]:
-        task.eval()
         model: Any = task.model
-        value = float(np.mean([self._case(model, entry) for entry in self.entries]))
+        value = self.score(model)
         if self.best is None or value > self.best:
             self.best = value
             provenance = {**self.card.provenance, "best_step": step, "val_dice": value}
@@ -41,6 +40,11 @@ class DiceMonitor:
                 self.out / "model_best", card, {"encoder": model.encoder, "decoder": model.decoder}
             )
         return {"val_dice": value}
+
+    def score(self, model: nn.Module) -> float:
+        """Mean Dice of a model."""
+        model.eval()
+        return float(np.mean([self._case(model, entry) for entry in self.entries]))
 
     def calibrate(self, model: nn.Module) -> Calibration:
         """What the validation cases say of a model's probabilities."""

@@ -29,7 +29,7 @@ from medssl.stages._sources import StoredRecords
 from medssl.stages._start import Start, begin_records
 from medssl.views.guard import may_mirror
 
-_KINDS: dict[str, type[Kind]] = {"segmentation": Segmentation, "classification": Classification}
+KINDS: dict[str, type[Kind]] = {"segmentation": Segmentation, "classification": Classification}
 
 
 class FinetuneConfig(_train.TrainConfig):
@@ -79,7 +79,7 @@ def run(config: FinetuneConfig) -> Run:
 def _on_records(config: FinetuneConfig) -> Run:
     fabric = _train.launch(config)
     run = _train.open_run("finetune", config, fabric)
-    kind = _KINDS[config.task.name]()
+    kind = KINDS[config.task.name]()
     module, _ = HEADS.module(config.task.name)
     options = validate(module.Config, config.task.options, where=f"head {config.task.name}")
     labelled = kind.load(config.data, config.labels)
@@ -101,7 +101,7 @@ def _on_records(config: FinetuneConfig) -> Run:
 
     task, loaded = _task(config, start, train, kind, options)
     targets = kind.targets(train)
-    provenance = {"labelled_cases": len(train), "cases_digest": _digest(train, targets)}
+    provenance = {"labelled_cases": len(train), "cases_digest": cases_digest(train, targets)}
     card = _card(config, start, task, provenance)
     identity = {"contract": start.contract.digest, "crop": task.crop, **card.provenance}
     if fabric.is_global_zero:
@@ -168,6 +168,7 @@ def _card(config: FinetuneConfig, start: Start, task: Any, provenance: dict[str,
     )
 
 
-def _digest(train: list[Stored], targets: list[int] | None) -> str:
+def cases_digest(train: list[Stored], targets: list[int] | None) -> str:
+    """Hash of the pixels that were learned from, and of their classes."""
     order = [one.entry.pixel_hash for one in train] + list(map(str, targets or []))
     return hashlib.sha256("".join(order).encode()).hexdigest()[:16]

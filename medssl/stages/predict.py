@@ -26,7 +26,7 @@ being recorded, see :mod:`medssl.stages._online`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import rich
 from pydantic import BeforeValidator, Field
@@ -45,7 +45,7 @@ from medssl.stages._predict_masks import MaskSession
 from medssl.stages._predict_members import load_members
 from medssl.stages._predict_segments import SegmentationSession
 from medssl.stages._predict_session import Session
-from medssl.stages._predict_setup import device_of, refuse_overlap
+from medssl.stages._predict_setup import as_tuple, device_of, refuse_overlap
 from medssl.stages._predict_video import PhaseSession, ToolSession
 
 _SESSIONS: dict[str, type[Session]] = {
@@ -54,10 +54,6 @@ _SESSIONS: dict[str, type[Session]] = {
     "phase": PhaseSession,
     "tools": ToolSession,
 }
-
-
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str | Path) else value
 
 
 class PredictConfig(Config):
@@ -69,7 +65,7 @@ class PredictConfig(Config):
     """Instead of ``input``: a video that is still being written, a named pipe, or ``-`` for
     standard input."""
     out: Path
-    checkpoint: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    checkpoint: Annotated[tuple[Path, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     """Run folder of finetune; of several, the mean of their probabilities counts."""
     views: bool = False
     """Take the mean over views: two contrasts, and mirror images where training had them and no
