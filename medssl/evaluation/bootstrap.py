@@ -47,6 +47,15 @@ class Interval(NamedTuple):
     high: float
     n: int
 
+    def within(self, least: float, most: float) -> Interval:
+        """Cut off what no mean can be; few seeds leave much of that.
+
+        >>> Interval(0.9, 0.5, 1.3, 60).within(0, 1)
+        Interval(mean=0.9, low=0.5, high=1, n=60)
+        """
+        # max and min keep a NaN that comes first.
+        return self._replace(low=max(self.low, least), high=min(self.high, most))
+
     def as_json(self) -> dict[str, float | int | None]:
         """For ``metrics.json``; JSON knows no NaN.
 

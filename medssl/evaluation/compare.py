@@ -66,5 +66,6 @@ def gain(a_SN: npt.ArrayLike, b_SN: npt.ArrayLike, groups: npt.ArrayLike) -> Gai
 
 
 def mean_score(a_SN: npt.ArrayLike, groups: npt.ArrayLike) -> Gain:
-    """Mean of one arm, as :func:`gain`."""
-    return gain(a_SN, np.zeros_like(np.asarray(a_SN, dtype=np.float64)), groups)
+    """Mean of one arm, as :func:`gain`; scores are 0 to 1."""
+    found = gain(a_SN, np.zeros_like(np.asarray(a_SN, dtype=np.float64)), groups)
+    return found._replace(interval=found.interval.within(0, 1))

@@ -35,10 +35,10 @@ def case_scores(metrics: Path, measure: str) -> dict[str, float]:
 
 
 def mean_score(runs: Sequence[Path], groups: Mapping[str, str], measure: str) -> Interval:
-    """Mean over seeds (one ``metrics.json`` each) and cases, 95 % interval."""
+    """Mean of scores of 0 to 1 over seeds (a ``metrics.json`` each) and cases, 95 % interval."""
     values_SN, names = score_table(runs, measure)
-    zero_SN = np.zeros_like(values_SN)
-    return bootstrap_difference(values_SN, zero_SN, [groups[name] for name in names])
+    zero_SN, own = np.zeros_like(values_SN), [groups[name] for name in names]
+    return bootstrap_difference(values_SN, zero_SN, own).within(0, 1)
 
 
 def score_difference(

@@ -85,3 +85,12 @@ def test_bad_values_are_refused(values):
 def test_unpaired_arms_are_refused():
     with pytest.raises(UsageError, match="shapes"):
         bootstrap_difference(np.zeros((2, 4)), np.zeros((2, 5)), range(4))
+
+
+def test_a_mean_of_shares_is_never_said_to_be_outside_of_0_to_1():
+    # Two seeds far apart: Student's t with one degree of freedom reaches far beyond.
+    values_SN = np.array([[0.2] * 10, [0.9] * 10])
+    wide = bootstrap_difference(values_SN, np.zeros_like(values_SN), range(10))
+    assert wide.low < 0 and wide.high > 1
+    assert wide.within(0, 1)[1:3] == (0, 1)
+    assert np.isnan(bootstrap_mean([0.5], ["a"]).within(0, 1).low)
