@@ -25,7 +25,7 @@ _METHOD = (
     "percentiles of each frame), over three clips of a heart, go into a ridge regression on the "
     "same hearts (penalty by leave-one-out), which predicts the fraction of {tested} other hearts. "
     "Mean absolute error in percent points of ejection fraction, R² over the test hearts. 95 % "
-    "intervals: seeds and hearts drawn together, 10,000 draws, differences paired by seed and "
+    "intervals: hearts drawn 10,000 times, Student's t over seeds, differences paired by seed and "
     "heart; below 0 is better. These are phantoms: they show that motion is learnt where the "
     "truth is known, not how well a clinic's hearts are measured."
 )

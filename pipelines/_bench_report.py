@@ -22,9 +22,9 @@ _METHOD = (
     "number of samples seen, with its shipped options, but for teachers' momentum (0.97, as runs "
     "have 100 to 300 steps) and the encoder, crop and batch of the set. The encoder is frozen and "
     "compared with random weights of the same architecture, evaluated in the same way. 95 % "
-    "intervals: test cases (in groups that may share a subject) and, where there are several, "
-    "seeds are resampled, 10,000 draws; differences are paired by seed and case. Test images are "
-    "not pretrained on."
+    "intervals: test cases (in groups that may share a subject) are drawn 10,000 times, and where "
+    "there are several seeds, these deviate by Student's t; differences are paired by seed and case. Test images "
+    "are not pretrained on."
 )
 
 

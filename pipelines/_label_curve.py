@@ -138,7 +138,7 @@ class Curve:
             f"Written by `pipelines/{self.finetune}.py`; medssl {medssl.__version__}. "
             f"Test Dice, mean of all labels, {len(self.groups)} volumes in "
             f"{len(set(self.groups.values()))} groups, {len(seeds)} seeds. "
-            "95 % intervals: seeds and groups drawn together, 10,000 draws; the difference "
+            "95 % intervals: groups drawn 10,000 times, Student's t over seeds; the difference "
             "is paired by seed and volume. Both arms have the same labelled cases, recipe and "
             "number of steps; the last checkpoint counts."
         )

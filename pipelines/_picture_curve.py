@@ -63,7 +63,7 @@ class PictureCurve(Curve):
             f"Written by `pipelines/{self.finetune}.py`; medssl {medssl.__version__}. Test Dice, "
             f"{len(self.groups)} pictures in {len(set(self.groups.values()))} groups of "
             f"look-alikes, {len(seeds)} seeds; trained on the other {n} pictures, no look-alikes "
-            "on both sides. 95 % intervals: seeds and groups drawn together, 10,000 draws; the "
+            "on both sides. 95 % intervals: groups drawn 10,000 times, Student's t over seeds; the "
             "difference is paired by seed and picture. Both arms have the same labelled pictures, "
             "recipe and number of steps; the last checkpoint counts. JPEG masks are cut at half "
             f"of 255. {len(rows)} trainings of one thread took {minutes:.0f} minutes."

@@ -29,9 +29,9 @@ METHOD = (
     "options but for the teacher's momentum (0.97). Every arm then learns from the same labelled "
     "videos (12.5, 25 and 100 % of them) for the same number of steps, "
     "`configs/finetune/surgical_phase.yaml`. Means over test videos at one frame per second, "
-    "plain variant ([phases](../phases.md)), seeds {seeds}. 95 % intervals: seeds and videos "
-    "drawn together, 10,000 draws; differences are paired by seed and video. Rows whose runs "
-    "are not all there are left out."
+    "plain variant ([phases](../phases.md)), seeds {seeds}. 95 % intervals: videos drawn "
+    "10,000 times, Student's t over seeds; differences are paired by seed and video. Rows whose "
+    "runs are not all there are left out."
 )
 
 

@@ -39,7 +39,7 @@ _METHOD = (
     "shipped options but for teachers' momentum (0.97) and encoder, crop and batch. "
     "Then each arm is fine-tuned on the same labelled volumes with the same recipe; the last "
     "checkpoint counts. Test Dice, mean of both labels, {n} volumes in {groups} groups, seeds "
-    "{seeds}. 95 % intervals: seeds and groups drawn together, 10,000 draws; differences are "
+    "{seeds}. 95 % intervals: groups drawn 10,000 times, Student's t over seeds; differences are "
     "paired by seed and volume. `volumes`: resenc-xs on 32x48x32 voxels; `slices`: ResNet-10 on "
     "48x32 pixels, predicted slice by slice. Rows whose runs are not all there are left out."
 )

@@ -29,7 +29,7 @@ from pipelines._surgical_phase import (
 )
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "surgical_phase.md"
-VIDEOS, LABELS, SEEDS, STEPS = 64, (5, 10, 40), (0, 1), 150
+VIDEOS, LABELS, SEEDS, STEPS = 64, (5, 10, 40), (0, 1, 2), 150
 
 
 def main(
