@@ -23,8 +23,8 @@ _METHOD = (
     "have 100 to 300 steps) and the encoder, crop and batch of the set. The encoder is frozen and "
     "compared with random weights of the same architecture, evaluated in the same way. 95 % "
     "intervals: test cases (in groups that may share a subject) are drawn 10,000 times, and where "
-    "there are several seeds, these deviate by Student's t; differences are paired by seed and case. Test images "
-    "are not pretrained on."
+    "there are several seeds, these deviate by Student's t; differences are paired by seed and "
+    "case. Test images are not pretrained on."
 )
 
 
