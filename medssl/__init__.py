@@ -5,6 +5,7 @@ from medssl._api import (
     deidentify,
     demo,
     doctor,
+    embed,
     evaluate,
     finetune,
     index,
@@ -15,6 +16,7 @@ from medssl._api import (
     read,
     read_folder,
     report,
+    soup,
 )
 
 __version__ = "0.1.0"
@@ -24,6 +26,7 @@ __all__ = [
     "deidentify",
     "demo",
     "doctor",
+    "embed",
     "evaluate",
     "finetune",
     "index",
@@ -34,4 +37,5 @@ __all__ = [
     "read",
     "read_folder",
     "report",
+    "soup",
 ]

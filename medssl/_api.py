@@ -97,7 +97,7 @@ def predict(
     input: StrPath | None = None,  # noqa: A002 - the name of the option
     *,
     out: StrPath,
-    checkpoint: StrPath,
+    checkpoint: StrPath | Sequence[StrPath],
     config: StrPath | None = None,
     **more: Any,
 ) -> Run:
@@ -110,6 +110,22 @@ def predict(
     """
     values = {"input": input, "out": out, "checkpoint": checkpoint, **more}
     return _run("predict", config, values)
+
+
+def soup(
+    *,
+    data: StrPath,
+    checkpoint: Sequence[StrPath],
+    out: StrPath,
+    config: StrPath | None = None,
+    **more: Any,
+) -> Run:
+    """Make one model of several fine-tunings from one start: the mean of their weights.
+
+    Raises:
+        UsageError: models that did not begin alike, or learned from other cases.
+    """
+    return _run("soup", config, {"data": data, "checkpoint": checkpoint, "out": out, **more})
 
 
 def evaluate(
@@ -138,6 +154,23 @@ def report(run: StrPath, *, out: StrPath, config: StrPath | None = None, **more:
         UsageError: no such run, or a file that is not what it should be.
     """
     return _run("report", config, {"run": run, "out": out, **more})
+
+
+def embed(
+    *,
+    data: StrPath,
+    checkpoint: StrPath,
+    out: StrPath,
+    config: StrPath | None = None,
+    **more: Any,
+) -> Run:
+    """One vector per record of a catalog or a folder, as a Parquet file with pictures beside it.
+
+    Raises:
+        NothingUsableError: no record that the encoder takes.
+    """
+    values = {"data": data, "checkpoint": checkpoint, "out": out, **more}
+    return _run("embed", config, values)
 
 
 def compare(

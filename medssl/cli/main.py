@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import warnings
 from inspect import Parameter, Signature
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from medssl import __version__
 from medssl.cli import quarantine
+from medssl.cli.doctor import doctor
 from medssl.cli.options import (
     ARCHIVE,
     CATALOG,
@@ -53,7 +53,7 @@ def main() -> None:
 # What a run found, shown at its end.
 _COUNTS = (
     *("records", "patients", "modality", "predicted", "copied", "excluded", "quarantined"),
-    *("reasons", "expected", "next"),
+    *("referred", "uncalibrated", "score", "kept", "reasons", "expected", "next"),
 )
 
 
@@ -126,10 +126,22 @@ _stage(
     _path("input", "Folder of scans.", "-i", "--input"),
     _text("online", "A video that is being recorded: growing file, named pipe, or - for stdin."),
     OUT,
-    _path("checkpoint", "Fine-tuning run."),
+    _paths("checkpoint", "Fine-tuning run; of several, the mean of their probabilities counts."),
+    _flag("views", "Take the mean over views of each scan."),
+    _text("max_risk", "Refer cases: the others' mean risk on validation was at most this."),
+    _text("refer_share", "Instead: refer below this share of validation cases; default: 0.05."),
     _text("format", "nifti, dicom-seg or both; default: NIfTI, and SEG for DICOM scans."),
     _flag("hashed_names", "Name results by record id instead of by the scan's path."),
     RESUME,
+    OVERWRITE,
+)
+_stage(
+    "soup",
+    "Make one model of fine-tunings that began alike: the mean of their weights.",
+    DATA,
+    _paths("checkpoint", "Fine-tuning run; give it two times or more."),
+    _text("how", "greedy (default): those that help on validation cases; uniform: all."),
+    OUT,
     OVERWRITE,
 )
 _stage(
@@ -142,6 +154,15 @@ _stage(
     _path("data", "Probe: labelled data set, as finetune takes it."),
     _path("checkpoint", "Probe: run of pretrain or finetune."),
     OUT,
+    OVERWRITE,
+)
+_stage(
+    "embed",
+    "One vector per record, with pictures of what lies near what.",
+    DATA,
+    _path("checkpoint", "Run of pretrain or finetune."),
+    _path("out", "The table, a .parquet file; pictures go beside it.", "-o", "--out"),
+    _text("where", "Records to use, e.g. \"modality == 'MR'\"."),
     OVERWRITE,
 )
 _stage(
@@ -207,24 +228,7 @@ def info(
     typer.echo(stage.as_markdown() if as_markdown else stage.as_text(), nl=False)
 
 
-@app.command()
-def doctor(
-    archive: Annotated[Path, typer.Argument(help="Folder of scans.", show_default=False)],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the page.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON only.")] = False,
-    samples: Annotated[int, typer.Option(help="Records to decode for a look.")] = 24,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier page.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback.")] = False,
-) -> None:
-    """Say what an archive holds and what is wrong with it, before anything else runs."""
-    from medssl.cli.exits import exit_with
-
-    values = {"archive": archive, "out": out, "samples": samples, "overwrite": overwrite}
-    hidden = {"quiet": quiet or as_json}
-    exit_with(lambda: _doctor(values | hidden, as_json=as_json), out=out, debug=debug)
+app.command()(doctor)
 
 
 @app.callback(invoke_without_command=True)
@@ -234,22 +238,6 @@ def _version(
     if version:
         typer.echo(__version__)
         raise typer.Exit
-
-
-def _doctor(values: dict[str, Any], *, as_json: bool) -> int:
-    from rich.console import Console
-
-    from medssl.stages import run_stage
-    from medssl.stages._doctor_page import show
-
-    run = run_stage("doctor", None, values)
-    if as_json:
-        typer.echo(json.dumps(run.result, indent=1))
-    elif not values["quiet"]:
-        show(run.result, Console())
-        if values["out"] is not None:
-            typer.echo(f"page: {run.out / 'doctor.html'}")
-    return run.exit_code
 
 
 def _call(stage: str, given: dict[str, Any]) -> int:

@@ -48,8 +48,9 @@ def read_out(
 ) -> Readout | None:
     """Read a label out by the neighbours of each record among those of other patients.
 
-    Ten neighbours of standardised features, fewer where a value has fewer records. A neighbour's vote is divided by how common its value is, so that
-    chance is 1/K. ``None``: there is nothing to tell apart.
+    Ten neighbours of standardised features count, fewer where a value has fewer records. A
+    neighbour's vote is divided by how common its value is, so that chance is 1/K. ``None``: there
+    is nothing to tell apart.
 
     Args:
         z_ND: embedding.
