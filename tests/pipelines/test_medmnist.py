@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from medssl.core.errors import UsageError
-from medssl.evaluation.linear import linear_probe
 from pipelines import _bench_slices
 from pipelines._bench_mnist import PIXELS, RANDOM, SHARES, Bench, Features, Job, Mnist, subset
 from pipelines._bench_mnist_page import page
@@ -40,13 +39,6 @@ def test_one_percent_keeps_every_class_and_is_part_of_ten(seed):
     counts = np.bincount(labels[list(chosen[1])]) / np.bincount(labels)
     assert np.abs(counts - 0.1).max() < 0.05
     assert subset(labels, 0.01, seed).tolist() != subset(labels, 0.01, seed + 1).tolist()
-
-
-def test_a_linear_probe_on_one_hot_features_is_always_right():
-    labels = np.tile(np.arange(4), 6)
-    one_hot = np.eye(4)[labels]
-    probe = linear_probe((one_hot, labels), (one_hot, labels))
-    assert (probe.predict(one_hot) == labels).all()
 
 
 def test_validation_pictures_that_are_trained_on_choose_nothing(tmp_path):
