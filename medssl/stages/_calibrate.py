@@ -28,6 +28,8 @@ from medssl.evaluation.refusal import soft_dice
 from medssl.evaluation.segmentation import dice
 
 MOST_VOXELS = 200_000
+# And of all cases together, which lie in memory at once.
+_ALL_VOXELS = 2_000_000
 # The box reaches beyond what was predicted by a share of its sides, and by voxels at least.
 _MARGIN, _LEAST_VOXELS = 0.25, 5
 
@@ -75,18 +77,19 @@ def temperature_of(card: Card) -> float:
     return card.calibration.temperature if card.calibration else 1.0
 
 
-def voxels(p_KDHW: Probabilities, label_DHW: Classes) -> Voxels:
-    """Voxels of one validation case; the same ones for the same case."""
+def voxels(p_KDHW: Probabilities, label_DHW: Classes, cases: int = 1) -> Voxels:
+    """Voxels of one of so many validation cases; the same ones for the same case."""
     class_DHW = p_KDHW.argmax(0)
     box = region(class_DHW)
     n_classes = len(p_KDHW)
     p_NK = p_KDHW[(slice(None), *box)].reshape(n_classes, -1).T
     class_N, label_N = class_DHW[box].ravel(), label_DHW[box].ravel()
     rng = generator(0, "calibration")
+    most = min(MOST_VOXELS, _ALL_VOXELS // cases) // n_classes
     drawn, weights = [], []
     for k in range(n_classes):
         own = np.flatnonzero(class_N == k)
-        few = rng.permutation(own)[: MOST_VOXELS // n_classes]
+        few = rng.permutation(own)[:most]
         drawn.append(few)
         weights.append(np.full(len(few), len(own) / max(len(few), 1)))
     at = np.concatenate(drawn)

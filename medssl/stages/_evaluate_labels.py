@@ -12,7 +12,7 @@ import numpy.typing as npt
 import rich
 from rich.progress import track
 
-from medssl.core.errors import MedsslError, NothingUsableError
+from medssl.core.errors import MedsslError, NothingUsableError, UsageError
 from medssl.core.geometry import GRID_TOLERANCE_MM, grid_distance_mm
 from medssl.evaluation.bootstrap import bootstrap_mean
 from medssl.evaluation.calibration_summary import Summary
@@ -81,6 +81,9 @@ def _trust(
         file = probabilities_of(pair.pred)
         if file.is_file():
             p_KDHW = read_probabilities(file)
+            if len(p_KDHW) != len(values):
+                what = f"probabilities are of {len(p_KDHW)} classes, labels of {len(values)}"
+                raise UsageError(what, where=str(file), fix="give all labels of the model")
             label_DHW = np.searchsorted(values, _reference(pair, names, p_KDHW.shape[1:]))
             box = region(p_KDHW.argmax(0))
             p_NK = p_KDHW[(slice(None), *box)].reshape(len(p_KDHW), -1).T

@@ -49,7 +49,8 @@ class DiceMonitor:
     def calibrate(self, model: nn.Module) -> Calibration:
         """What the validation cases say of a model's probabilities."""
         model.eval()
-        return of_masks([voxels(*self._seen(model, entry)) for entry in self.entries])
+        cases = len(self.entries)
+        return of_masks([voxels(*self._seen(model, entry), cases) for entry in self.entries])
 
     def _case(self, model: nn.Module, entry: Entry) -> float:
         scores, labels = self._seen(model, entry)
