@@ -36,6 +36,8 @@ PAINS = {
     "16 one corrupt file": "stages/test_pretrain.py::test_a_bad_volume_is_quarantined_and_the_rest_is_used",
     "17 silent substitution": "stages/test_data.py::test_damaged_volume_is_replaced_and_counted",
     "18 ranks out of step": "stages/test_pretrain.py::test_two_processes_have_the_loss_curve_of_one",
+    "28 is pretraining worth it, test scans in it": "stages/test_compare.py::test_a_pretraining_that_has_seen_test_scans_is_refused_or_marked",
+    "29 patient leakage": "stages/test_compare.py::test_patients_are_disjoint_and_choices_nested_under_any_grouping",
     "zip slip": "readers/test_containers.py::test_zip_slip_absolute_paths_and_control_characters_are_refused",
     "symlink": "readers/test_containers.py::test_links_devices_and_pipes_in_a_tar_are_refused",
     "zip bomb": "readers/test_containers.py::test_a_zip_that_claims_10_gb_in_10_kb_is_refused",
