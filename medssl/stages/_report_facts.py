@@ -56,7 +56,7 @@ def facts_of(run: Path, metrics: list[Path]) -> Facts:
             object.
     """
     options = _yaml(run / "resolved.yaml")
-    ended = _json(run / "run.json") if (run / "run.json").is_file() else {}
+    ended = read_json(run / "run.json") if (run / "run.json").is_file() else {}
     trained = [name for name in ("model", "model_best") if (run / name).is_dir()]
     card = load_card(run, best=trained == ["model_best"])[0] if trained else None
     stage = str(ended.get("stage", "finetune" if "task" in options else "pretrain"))
@@ -74,7 +74,7 @@ def facts_of(run: Path, metrics: list[Path]) -> Facts:
         curves=_curves(_lines(run / "metrics.jsonl")),
         health=_lines(run / "health.jsonl"),
         excluded=dict(excluded.most_common()),
-        results={_named(path, metrics): _json(path) for path in metrics},
+        results={_named(path, metrics): read_json(path) for path in metrics},
     )
 
 
@@ -110,6 +110,22 @@ def dice_of(facts: Facts) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
+def read_json(path: Path) -> Mapping[str, Any]:
+    """An object that evaluate or embed wrote.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        fix = "give the JSON file that medssl evaluate or embed wrote"
+        raise UsageError("no readable JSON file", where=str(path), fix=fix) from error
+    if not isinstance(found, dict):
+        raise UsageError("the JSON file holds no object", where=str(path))
+    return found
+
+
 def _named(path: Path, all_of_them: list[Path]) -> str:
     same = sum(one.stem == path.stem for one in all_of_them)
     return path.stem if same == 1 else f"{path.parent.name}/{path.stem}"
@@ -137,17 +153,6 @@ def _lines(path: Path) -> list[Mapping[str, Any]]:
             if number < len(texts) - 1:
                 raise UsageError(f"line {number + 1} is no JSON", where=str(path)) from error
     return out
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        fix = "give the JSON file that medssl evaluate wrote"
-        raise UsageError("no readable JSON file", where=str(path), fix=fix) from error
-    if not isinstance(found, dict):
-        raise UsageError("the JSON file holds no object", where=str(path))
-    return found
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from medssl.core.errors import UsageError
 from medssl.report.chart import COLOURS, Series
+from medssl.report.page import Picture
+from medssl.report.picture import png_uri
+from medssl.stages._report_facts import read_json
 
 _ID, _VECTOR = "record_id", "embedding"
 # More points than a page shows; more values of a label than there are colours.
 _MOST_POINTS = 1_500
 OTHER, UNKNOWN = "other", "unknown"
+_SHEETS = (
+    ("neighbours", "nearest neighbours", "first a record, then those of other patients"),
+    ("dense", "dense features", "their three main directions as red, green and blue"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +34,17 @@ class Map:
     Attributes:
         shares: of the spread along the two directions, 0..1.
         labels: name of the label, and one series per value.
+        shortcut: what embed warns of; empty = nothing.
+        read_outs: how well neighbours tell each label, by features and label: excess over chance.
+        sheets: pictures that embed made.
     """
 
     records: int
     shares: tuple[float, float]
     labels: list[tuple[str, list[Series]]]
+    shortcut: str = ""
+    read_outs: dict[str, dict[str, float]] = field(default_factory=dict)
+    sheets: list[Picture] = field(default_factory=list)
 
 
 def map_of(path: Path) -> Map:
@@ -59,7 +73,24 @@ def map_of(path: Path) -> Map:
         records=table.height,
         shares=(float(size[0] ** 2 / total), float(size[1] ** 2 / total)),
         labels=[(name, series) for name, series in labels if len(series) > 1],
+        **_beside(path),
     )
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """What embed wrote beside the table: the read-outs, the shortcut warning, its sheets."""
+    facts = path.with_suffix(".json")
+    found = read_json(facts) if facts.is_file() else {}
+    read_outs = {
+        row["features"]: {name: one["excess"] for name, one in row["labels"].items()}
+        for row in found.get("read_outs", [])
+    }
+    sheets = [
+        Picture(title=title, caption=caption, data_uri=png_uri(file.read_bytes()))
+        for ending, title, caption in _SHEETS
+        if (file := path.with_name(f"{path.stem}_{ending}.png")).is_file()
+    ]
+    return {"shortcut": found.get("shortcut", ""), "read_outs": read_outs, "sheets": sheets}
 
 
 def _series(place_N2: np.ndarray, values: Sequence[str]) -> list[Series]:

@@ -44,7 +44,7 @@ def as_page(facts: Facts, shown: Shown) -> str:
     """The whole HTML page."""
     what = "Pretraining" if facts.stage == "pretrain" else "Fine-tuning"
     sections = [
-        html.section("Verdict", html.verdicts(_verdicts(facts))),
+        html.section("Verdict", html.verdicts([*_verdicts(facts), *_shortcut(shown.map)])),
         html.section("At a glance", html.tiles(_tiles(facts))),
         html.section("Results", *_results(facts), note=_RESULT_NOTE),
         html.section("Predicted scans", _legend(facts), viewers(shown.stacks), note=_SCAN_NOTE),
@@ -52,7 +52,7 @@ def as_page(facts: Facts, shown: Shown) -> str:
         html.section("What it draws of hidden parts", html.gallery(shown.drawn, strips=True),
                      _why(shown), note=_DRAWN_NOTE),
         html.section("What the archive holds", html.grid(*_archive(shown)), note=_ARCHIVE_NOTE),
-        html.section("Map of embeddings", _map(shown.map), note=_map_note(shown.map)),
+        html.section("Map of embeddings", *_map(shown.map), note=_map_note(shown.map)),
         html.section("Health", html.grid(*_health(facts), wide=True), note=_HEALTH_NOTE),
         html.section("Training", html.grid(*_curves(facts), wide=True)),
         html.section("What was left out", html.bars("records, by reason",
@@ -200,15 +200,27 @@ def _archive(shown: Shown) -> list[str]:
     ]
 
 
-def _map(found: Map | None) -> str:
+def _shortcut(found: Map | None) -> list[tuple[html.Level, str]]:
+    return [("bad", found.shortcut)] if found and found.shortcut else []
+
+
+def _map(found: Map | None) -> list[str]:
     if found is None:
-        return ""
+        return []
     x_name, y_name = (f"direction {k + 1} ({share:.0%})" for k, share in enumerate(found.shares))
     charts = [
         chart.points(f"by {name.replace('_', ' ')}", series, x_name, y_name)
         for name, series in found.labels
     ]
-    return html.grid(*charts, wide=True)
+    names = list(dict.fromkeys(label for row in found.read_outs.values() for label in row))
+    header = ["features", *(f"{name.replace('_', ' ')}, excess over chance" for name in names)]
+    rows: list[list[html.Cell]] = [
+        [features, *(f"{row[name]:.2f}" if name in row else "" for name in names)]
+        for features, row in found.read_outs.items()
+    ]
+    read_outs = html.table(header, rows, title="what neighbours of other patients tell")
+    sheets = html.folded("neighbours, dense features", html.gallery(found.sheets, strips=True))
+    return [html.grid(*charts, wide=True), read_outs, sheets]
 
 
 def _map_note(found: Map | None) -> str:

@@ -168,6 +168,17 @@ def test_the_map_keeps_distances_of_a_plane(tmp_path):
     np.testing.assert_allclose(far(shown), far(at), atol=1e-6)
 
 
+def test_what_embed_warns_of_is_the_verdict(site, tmp_path):
+    table = {"record_id": ["a", "b", "c"], "embedding": [[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]}
+    pl.DataFrame(table).write_parquet(tmp_path / "e.parquet")
+    read_out = {"features": "raw pixels", "labels": {"site_id": {"excess": 0.75}}}
+    facts = {"shortcut": "sites are told apart better than anatomy", "read_outs": [read_out]}
+    (tmp_path / "e.json").write_text(json.dumps(facts))
+    page = page_of(site, tmp_path, "pre", embedding=tmp_path / "e.parquet")
+    assert '<li class="bad">sites are told apart better than anatomy' in page
+    assert "site id, excess over chance" in page and ">0.75<" in page
+
+
 def test_measures_without_a_mean_are_no_rows():
     assert measures_of({"cases": [{"mean": 1}], "n": 3, "relaxed": {"f1": {"mean": 0.5}}}) == [
         ("relaxed, f1", "", {"mean": 0.5})
