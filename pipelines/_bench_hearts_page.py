@@ -27,8 +27,8 @@ _METHOD = (
     "Mean absolute error in percent points of ejection fraction, R² over the test hearts. 95 % "
     "intervals: hearts drawn 10,000 times, Student's t over seeds, differences paired by seed and "
     "heart; below 0 is better. Of an arm with one seed the interval is over hearts alone, and says "
-    "nothing of how much trainings differ. These are phantoms: they show that motion is learnt where the "
-    "truth is known, not how well a clinic's hearts are measured."
+    "nothing of how much trainings differ. These are phantoms: they show that motion is learnt "
+    "where the truth is known, not how well a clinic's hearts are measured."
 )
 _CHOICES = (
     "What was chosen before: learning rate, readout, batch and number of clips on earlier trials, "
