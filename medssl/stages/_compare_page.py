@@ -186,27 +186,46 @@ def _zero(rows: Sequence[Mapping[str, Any]]) -> Series:
 
 
 def _compute(results: Mapping[str, Any]) -> list[str]:
-    """Score over all samples seen, a line per label count; gains where arms trained as long."""
+    """Score over all samples seen; gains where random weights were trained as long."""
     name = _NAMES[results["measure"]]
-    curves = []
-    for labels in results["labels"]:
-        rows = sorted(
-            (row for row in results["rows"] if row["labels"] == labels),
-            key=lambda row: row["samples"],
-        )
-        x, y = [row["samples"] for row in rows], [row["mean"] for row in rows]
-        curves.append(Series(name=f"{labels} labelled", x=x, y=y))
-    shown = [lines(f"Test {name} by samples seen", curves, "samples", name, log_x=True)]
+    curves = _by_samples(results)
+    title = f"Test {name} by samples seen; per arm a line or dot for each label count"
+    shown = [lines(title, curves, "samples", name, log_x=True)]
     gains = _gains(results, "gain_equal_compute")
-    if gains:
-        zero = _zero(results["rows"])
-        title = "Gain over random weights trained as long"
-        shown.append(
-            lines(title, [zero, *gains], "labelled patients", f"gain in {name}", log_x=True)
-        )
-        return [blocks.grid(*shown, wide=True)]
-    hint = "random weights were not trained for as long: give equal_compute=true"
-    return [blocks.verdicts([("warn", hint)]), blocks.grid(*shown, wide=True)]
+    if not gains:
+        hint = "random weights were not trained for as long: give equal_compute=true"
+        return [blocks.verdicts([("warn", hint)]), blocks.grid(*shown, wide=True)]
+    gains = [_zero(results["rows"]), *gains]
+    title = "Gain over random weights trained as long"
+    shown.append(lines(title, gains, "labelled patients", f"gain in {name}", log_x=True))
+    return [blocks.grid(*shown, wide=True)]
+
+
+def _by_samples(results: Mapping[str, Any]) -> list[Series]:
+    """An arm's label counts stand apart; random weights are joined with those trained longer."""
+    found = []
+    for arm in results["arms"]:
+        if arm["like"]:
+            continue
+        same = {one["name"] for one in results["arms"] if _is_longer(one, arm, results)}
+        x: list[float] = []
+        y: list[float] = []
+        for labels in results["labels"]:
+            rows = [
+                row
+                for row in results["rows"]
+                if row["labels"] == labels and row["arm"] in {arm["name"], *same}
+            ]
+            rows.sort(key=lambda row: row["samples"])
+            x += [*(row["samples"] for row in rows), math.nan]
+            y += [*(row["mean"] for row in rows), math.nan]
+        found.append(Series(name=arm["name"], x=x, y=y))
+    return found
+
+
+def _is_longer(one: Mapping[str, Any], arm: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
+    """Whether an arm is a longer training from the random weights of another."""
+    return bool(one["like"]) and _named(results, one["like"])["against"] == arm["name"]
 
 
 def _interval(row: Mapping[str, Any]) -> str:
