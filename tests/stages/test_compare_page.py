@@ -57,7 +57,7 @@ def test_a_gain_without_interval_is_a_bare_number():
     assert "| +0.030 | no interval |" in text
 
 
-def test_overlap_is_said_first_of_all_where_there_is_any():
+def test_overlap_is_said_where_there_is_any():
     seen = [arm("scratch"), arm("mae", "scratch", overlap="transductive", met=2)]
     assert "its pretraining has seen 2 test cases: transductive" in as_page(results(arms=seen))
     unknown = [arm("scratch"), arm("mae", "scratch", overlap="unknown")]
