@@ -45,7 +45,7 @@ def reliability(found: Mapping[str, Any] | None) -> list[str]:
     ]
     table = page.table(("label or site", "ECE", "ECE, equal mass"), rows)
     note = "Share of right ones against confidence: below the line, the model is too sure."
-    return [page.section("Reliability", page.tiles(tiles), page.grid(*charts), table, note=note)]
+    return [page.section("Reliability", page.tiles(tiles), page.grid(*charts, wide=True), table, note=note)]
 
 
 def selection(found: Mapping[str, Any] | None) -> str:
@@ -62,7 +62,7 @@ def selection(found: Mapping[str, Any] | None) -> str:
     mean = [found["aurc_chance"]] * 2
     chance = chart.Series(name="kept by chance", x=[0, 1], y=mean, dashed=True)
     drawn = chart.lines("Risk and coverage", [curve, chance], "share that is kept", "mean risk")
-    return page.section("Selection", page.tiles(tiles), page.grid(drawn))
+    return page.section("Selection", page.tiles(tiles), page.grid(drawn, wide=True))
 
 
 def _diagrams(title: str, found: Mapping[str, Any]) -> list[str]:
