@@ -45,7 +45,11 @@ def reliability(found: Mapping[str, Any] | None) -> list[str]:
     ]
     table = page.table(("label or site", "ECE", "ECE, equal mass"), rows)
     note = "Share of right ones against confidence: below the line, the model is too sure."
-    return [page.section("Reliability", page.tiles(tiles), page.grid(*charts, wide=True), table, note=note)]
+    return [
+        page.section(
+            "Reliability", page.tiles(tiles), page.grid(*charts, wide=True), table, note=note
+        )
+    ]
 
 
 def selection(found: Mapping[str, Any] | None) -> str:
