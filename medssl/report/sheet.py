@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ class Tile(NamedTuple):
     text: str = ""
 
 
-def scatter_png(points_N2: Array, labels: dict[str, Sequence[str]]) -> bytes:
+def scatter_png(points_N2: Array, labels: Mapping[str, Sequence[str]]) -> bytes:
     """One panel per label: the same points in the colours of its values, with a legend."""
     from PIL import Image, ImageDraw
 

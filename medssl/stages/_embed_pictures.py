@@ -86,9 +86,9 @@ def dense_rows(
     colours = np.clip((points - low) / np.maximum(high - low, 1e-12), 0, 1)
     ends = np.cumsum([len(one) for one in tokens])[:-1]
     rows = []
-    for (name, grey), grid, rgb in zip(shown, grids, np.split(colours, ends), strict=True):
-        features = None if grey is None else np.moveaxis(rgb.reshape(*grid, 3), 2, 0)
-        rows.append([Tile(grey, name), Tile(features)])
+    for (name, picture), grid, rgb in zip(shown, grids, np.split(colours, ends), strict=True):
+        features = None if picture is None else np.moveaxis(rgb.reshape(*grid, 3), 2, 0)
+        rows.append([Tile(picture, name), Tile(features)])
     return rows
 
 

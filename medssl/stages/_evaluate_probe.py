@@ -1,9 +1,10 @@
 """Probes of a frozen encoder: what a few labels read out of its features.
 
-``knn`` (20 neighbours, none of the query's own patient), ``linear`` (logistic regression on
-standardised features, its penalty chosen on validation patients), ``attentive`` (one learned query
-over tokens, see :mod:`medssl.evaluation.attentive`) take a data set with classes as ``finetune``
-does; ``dense`` (:mod:`medssl.stages._evaluate_dense`) one with label maps.
+``knn`` (20 neighbours, or as many as the rarest class has cases, none of the query's own patient),
+``linear`` (logistic regression on standardised features, its penalty chosen on validation
+patients), ``attentive`` (one learned query over tokens, see :mod:`medssl.evaluation.attentive`)
+take a data set with classes as ``finetune`` does; ``dense``
+(:mod:`medssl.stages._evaluate_dense`) one with label maps.
 
 Where the data set names a test split that is tested; otherwise every patient is, in five folds (of
 fewer, where a class has fewer patients): a fold is tested with what the others taught, one of which
@@ -161,7 +162,10 @@ def _class_rows(
         for seed, plan in enumerate(plans):
             x = features_of(seed)
             for split in plan:
-                part = _read_out(config.probe, x, labels_N, cohort.patients_N, split, seed)
+                if config.probe == "knn":
+                    part = _neighbours(cohort, x, labels_N, split)
+                else:
+                    part = _read_out(config.probe, x, labels_N, split, seed)
                 p_SNK[seed, split.test, : part.shape[1]] = part
         groups = cohort.patients_N[tested]
         found = summarise(labels_N[tested], p_SNK[:, tested], groups, cohort.names)
@@ -229,26 +233,31 @@ def _first(cohort: Cohort, train: IntArray, seed: int) -> IntArray:
     """
     if cohort.config.labelled is None:
         return train
-    order, least, _ = stratified_order([cohort.cases[k].case for k in train], seed)  # type: ignore[misc]
+    order, least, _ = stratified_order([cohort.cases[k].case for k in train], seed)
     chosen = set(order[: wanted_patients(cohort.config, len(order), least)])
     return np.array([k for k in train if cohort.cases[k].case.patient in chosen])
 
 
 def _read_out(
-    probe: str | None,
-    x: npt.NDArray[Any],
-    labels_N: IntArray,
-    patients_N: IntArray,
-    split: Split,
-    seed: int,
+    probe: str | None, x: npt.NDArray[Any], labels_N: IntArray, split: Split, seed: int
 ) -> FloatArray:
-    """(M, K) class probabilities of the tested cases."""
+    """(M, K) class probabilities of the tested cases, of a probe that is trained."""
     train, val = ((x[part], labels_N[part]) for part in split[:2])
     if probe == "linear":
         return np.asarray(softmax(linear_probe(train, val).scores(x[split.test]), axis=1))
-    if probe == "attentive":
-        scores = attentive_probe(train, val, seed=seed).scores(x[split.test])
-        return np.asarray(softmax(scores.astype(np.float64), axis=1))
-    bank = np.concatenate([split.train, split.val])
-    own = patients_N[split.test][:, None] == patients_N[bank]
-    return knn_predict(x[bank], labels_N[bank], x[split.test], NEIGHBOURS, TEMPERATURE, exclude=own)
+    scores = attentive_probe(train, val, seed=seed).scores(x[split.test])
+    return np.asarray(softmax(scores.astype(np.float64), axis=1))
+
+
+def _neighbours(
+    cohort: Cohort, x: npt.NDArray[Any], labels_N: IntArray, split: Split
+) -> FloatArray:
+    """(M, K) class shares of the tested cases; there is nothing to choose on validation cases.
+
+    So they are in the bank too, unless it is to hold ``labelled`` patients.
+    """
+    few = cohort.config.labelled is not None
+    bank = split.train if few else np.concatenate([split.train, split.val])
+    neighbours = min(NEIGHBOURS, int(np.unique(labels_N[bank], return_counts=True)[1].min()))
+    own = cohort.patients_N[split.test][:, None] == cohort.patients_N[bank]
+    return knn_predict(x[bank], labels_N[bank], x[split.test], neighbours, TEMPERATURE, exclude=own)

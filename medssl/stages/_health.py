@@ -118,7 +118,7 @@ def write_line(
     """Append to ``health.jsonl``; lines of steps that are repeated go."""
     path = run.out / "health.jsonl"
     drop_later_metrics(path, step - 1)
-    line = {"step": step, "state": found.state, "why": found.why, "try": found.fix}
+    line: dict[str, Any] = {"step": step, "state": found.state, "why": found.why, "try": found.fix}
     line |= {**({"shortcut": shortcut} if shortcut else {}), **values}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")

@@ -217,13 +217,15 @@ def _read_out(
     told = {name: [values[k] for k in chosen] for name, values in labels.items()}
     entries = [kept.entries[k] for k in chosen]
     random = frozen.untrained(0)
-    rows, warning = [], ""
-    for name, vectors in {
-        "this checkpoint": lambda: z_ND[chosen],
-        "random weights": lambda: np.stack([random.vector(kept.store, one) for one in entries]),
-        "raw pixels": lambda: np.stack([pixels(kept.store, one) for one in entries]),
-    }.items():
-        found = read_outs(vectors(), told, kept.patients[chosen])
-        warning = warning or (shortcut(found) if name == "this checkpoint" else "")
-        rows.append({"features": name, "labels": {k: one._asdict() for k, one in found.items()}})
+    vectors = {
+        "this checkpoint": z_ND[chosen],
+        "random weights": np.stack([random.vector(kept.store, one) for one in entries]),
+        "raw pixels": np.stack([pixels(kept.store, one) for one in entries]),
+    }
+    found = {n: read_outs(x_ND, told, kept.patients[chosen]) for n, x_ND in vectors.items()}
+    rows = [
+        {"features": name, "labels": {k: one._asdict() for k, one in labels_of.items()}}
+        for name, labels_of in found.items()
+    ]
+    warning = shortcut(found["this checkpoint"])
     return {"read_outs": rows, "read_out_of": len(chosen), "shortcut": warning}

@@ -1,0 +1,170 @@
+"""Does a style that is shared within a batch take the scanner out of what SimCLR learns?
+
+python -m pipelines.bench_shortcut --out RUNS
+
+Slices of a synthetic torso, chest or belly, half of them from a site with a smooth gain field, a
+blur and a coarser noise texture: what no preprocessing removes. Site and anatomy are drawn
+independently of each other, each patient at one site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from PIL import Image
+from scipy import ndimage
+
+import medssl
+from medssl.archive._phantom_body import draw_patient, mr_scan
+from medssl.archive.store import Store
+from medssl.core.geometry import Geometry
+from medssl.core.preprocess import Contract, prepare
+from medssl.core.seeding import generator
+from medssl.evaluation.classification import balanced_accuracy
+from medssl.evaluation.linear import linear_probe
+from medssl.evaluation.shortcut import read_out
+from medssl.stages._features import Frozen
+from pipelines._bench import write_table
+
+Array = npt.NDArray[Any]
+SIDE_PX = 32
+STYLES = {"no style": None, "batch style": [0.6, 1.0]}
+# Heights of the slices above the middle of the torso.
+_LEVELS_MM = {"chest": 45.0, "belly": -55.0}
+
+
+class Slices(NamedTuple):
+    """Pictures with what they show and where they were made."""
+
+    pictures: list[Array]
+    part_N: Array
+    site_N: Array
+    patient_N: Array
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Where the runs go.")],
+    patients: Annotated[int, typer.Option(help="To pretrain on, and as many to probe.")] = 100,
+    steps: Annotated[int, typer.Option()] = 400,
+    seeds: Annotated[int, typer.Option()] = 2,
+) -> None:
+    """Pretrain both arms, probe site and anatomy, and write docs/results/shortcut.md."""
+    train, probe = slices(0, patients), slices(1, patients)
+    archive = out / "archive"
+    archive.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(train.pictures):
+        Image.fromarray(picture).save(archive / f"{number:04d}.png")
+    rows: list[Sequence[object]] = []
+    for name, style in STYLES.items():
+        found = []
+        for seed in range(seeds):
+            run = out / f"{name.replace(' ', '_')}-{seed}"
+            if not (run / "model").is_dir():
+                pretrain(archive, run, style, steps, seed)
+            found.append(probed(Frozen.of_run(run)[0], run, probe))
+        rows.append((name, *_cells(np.array(found))))
+        if name == "no style":
+            random = [
+                probed(Frozen.of_run(run)[0].untrained(seed), run, probe) for seed in range(seeds)
+            ]
+            rows.insert(0, ("random weights", *_cells(np.array(random))))
+    header = ["arm", "site, kNN", "anatomy, kNN", "site, linear", "anatomy, linear"]
+    note = (
+        f"SimCLR with its shipped views on ResNet-10-T, {steps} steps of 32 slices of {SIDE_PX} "
+        f"pixels, {patients} patients; probed on {len(probe.pictures)} slices of {patients} other "
+        f"patients, unstyled. Excess over chance, (balanced accuracy - 1/2) x 2: mean over {seeds} "
+        "seeds, lowest to highest."
+    )
+    write_table(
+        "shortcut", "Site shortcut and batch style", header, rows, note, by="bench_shortcut"
+    )
+
+
+def slices(seed: int, patients: int) -> Slices:
+    """Two slices of each patient, one of the chest and one of the belly."""
+    pictures, part, site, patient = [], [], [], []
+    for number in range(patients):
+        rng = generator(seed, "shortcut", number)
+        body, own_site = draw_patient(rng), int(rng.integers(2))
+        for k, level_mm in enumerate(_LEVELS_MM.values()):
+            affine = np.diag([9.5, 7.0, 6.0, 1.0])
+            affine[:3, 3] = -9.5 * 15.5, -7.0 * 15.5, level_mm + rng.uniform(-8, 8)
+            x_HW = mr_scan(body, affine, (SIDE_PX, SIDE_PX, 1), rng)[0]
+            pictures.append(_at_site(x_HW / x_HW.max(), own_site, rng))
+            part.append(k)
+            site.append(own_site)
+            patient.append(number)
+    return Slices(pictures, np.array(part), np.array(site), np.array(patient))
+
+
+def _at_site(x_HW: Array, site: int, rng: np.random.Generator) -> Array:
+    """8 bits as the site makes them; its texture scales with the signal."""
+    noise = rng.standard_normal(x_HW.shape)
+    if site:
+        across = np.linspace(-0.5, 0.5, len(x_HW))
+        x_HW = ndimage.gaussian_filter(x_HW * np.exp(across[None] + 0.6 * across[:, None]), 0.7)
+        noise = ndimage.gaussian_filter(noise, 0.8)
+    x_HW = x_HW * (1 + 0.1 * noise / noise.std())
+    return np.asarray(np.rint(255 * np.clip(x_HW / 1.6, 0, 1)), dtype=np.uint8)
+
+
+def pretrain(archive: Path, run: Path, style: Any, steps: int, seed: int) -> None:
+    """SimCLR on the slices, with or without a style."""
+    options: dict[str, Any] = {"objective.views.style": style} if style else {}
+    options["encoder.output_stride"] = 16  # two cells a side are left of such a small slice
+    medssl.pretrain(
+        data=archive,
+        out=run,
+        objective="simclr",
+        encoder="timm/resnet10t",
+        crop=[SIDE_PX, SIDE_PX],
+        batch_size=32,
+        steps=steps,
+        seed=seed,
+        lr=1e-3,
+        warmup=20,
+        accelerator="cpu",
+        check_every=steps,
+        health=False,
+        **options,
+    )
+
+
+def probed(frozen: Frozen, run: Path, probe: Slices) -> list[float]:
+    """Excess over chance of site and anatomy, by neighbours and by a linear map."""
+    store = Store(run / "probe", _contract_of(run))
+    vectors = []
+    for number, picture in enumerate(probe.pictures):
+        key = f"p{number:04d}"
+        if key not in store:
+            ready = prepare(picture[None], Geometry(kind="image"), "unknown", store.contract)
+            store.put(key, ready, key)
+        vectors.append(frozen.vector(store, store.entry(key)))
+    z_ND = np.stack(vectors)
+    near, linear = [], []
+    for label_N in (probe.site_N, probe.part_N):
+        found = read_out(z_ND, [str(k) for k in label_N], probe.patient_N)
+        assert found is not None  # both labels have two values
+        near.append(found.excess)
+        part_N = probe.patient_N % 4  # two quarters to learn from, one to choose by, one to test
+        sets = [(z_ND[m], label_N[m]) for m in (part_N < 2, part_N == 2, part_N == 3)]
+        right = balanced_accuracy(sets[2][1], linear_probe(*sets[:2]).predict(sets[2][0]), 2)
+        linear.append(2 * right - 1)
+    return [*near, *linear]
+
+
+def _contract_of(run: Path) -> Contract:
+    return Frozen.of_run(run)[1].contract
+
+
+def _cells(found_S4: Array) -> list[str]:
+    return [f"{one.mean():.2f} ({one.min():.2f} to {one.max():.2f})" for one in found_S4.T]
+
+
+if __name__ == "__main__":
+    typer.run(main)
