@@ -41,7 +41,12 @@ def volumes(tmp_path_factory):
 
 
 def probed(trained, labelled_data, tmp_path, **more):
-    given = {"data": labelled_data, "checkpoint": trained.out, "out": tmp_path / "m.json", "device": "cpu"}
+    given = {
+        "data": labelled_data,
+        "checkpoint": trained.out,
+        "out": tmp_path / "m.json",
+        "device": "cpu",
+    }
     return run(EvaluateConfig(**{**given, "probe": "knn", "seeds": 1, **more})).result
 
 
