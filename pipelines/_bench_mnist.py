@@ -134,7 +134,7 @@ def subset(labels_N: Array, share: float, seed: int) -> Array:
     return np.sort(np.concatenate(chosen))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Features:
     """Frozen vectors of the parts of a set, and what is known of them."""
 
@@ -146,9 +146,14 @@ class Features:
         train = (self.x["train"][rows], self.y["train"][rows])
         return linear_probe(train, (self.x["val"], self.y["val"]))
 
+    @cached_property
+    def whole(self) -> Probe:
+        """The probe of all labels."""
+        return self.probe(np.arange(len(self.y["train"])))
+
     def scores(self, rows: Array) -> dict[str, Any]:
         """Of the test pictures, once."""
-        found = self.probe(rows)
+        found = self.whole if len(rows) == len(self.y["train"]) else self.probe(rows)
         logits_NK, truth = found.scores(self.x["test"]), self.y["test"]
         right = logits_NK.argmax(1) == truth
         return {
@@ -163,7 +168,7 @@ class Features:
     def foreign(self, other: Array) -> dict[str, dict[str, float]]:
         """AUROC and FPR at 95 % TPR of telling the test pictures of another set apart."""
         train, labels, own = self.x["train"], self.y["train"], self.x["test"]
-        probe = self.probe(np.arange(len(labels)))
+        probe = self.whole
         scores = {
             "mahalanobis": [mahalanobis_scores(train, labels, x) for x in (own, other)],
             "knn": [normal_knn_scores(train, x) for x in (own, other)],
