@@ -9,7 +9,7 @@ from tests.support import ROOT
 
 BELOW_STAGES = {
     "core", "readers", "archive", "views", "encoders", "objectives", "heads", "training",
-    "evaluation", "inference", "export", "report",
+    "evaluation", "inference", "export", "pages",
 }  # fmt: skip
 ALLOWED = {
     "core": set(),
@@ -23,7 +23,7 @@ ALLOWED = {
     "evaluation": {"core"},
     "inference": {"core", "heads"},
     "export": {"core", "encoders", "heads"},
-    "report": {"core"},
+    "pages": {"core"},
     "stages": BELOW_STAGES,
     "cli": {"core", "stages"},
     "pipelines": {"core", "stages"},

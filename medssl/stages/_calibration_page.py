@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medssl import __version__
-from medssl.report import chart, page
+from medssl.pages import chart, page
 
 _IDEAL = chart.Series(name="calibrated", x=[0, 1], y=[0, 1], dashed=True)
 # Lines that can be told apart in one chart.

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medssl import __version__
-from medssl.report import page as blocks
-from medssl.report.chart import Series, lines
+from medssl.pages import page as blocks
+from medssl.pages.chart import Series, lines
 
 _NAMES = {"dice": "Dice", "balanced_accuracy": "balanced accuracy"}
 _LEVELS: dict[str, blocks.Level] = {"better": "good", "worse": "bad"}

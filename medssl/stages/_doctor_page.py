@@ -9,8 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from medssl.report import page as html
-from medssl.report.picture import data_uri
+from medssl.pages import page as html
+from medssl.pages.picture import data_uri
 from medssl.stages._doctor_samples import Sampled
 from medssl.stages._doctor_verdict import gib
 

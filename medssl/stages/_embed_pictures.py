@@ -16,7 +16,7 @@ from medssl.archive.catalog import Catalog
 from medssl.archive.store import Entry
 from medssl.core.sample import Record
 from medssl.evaluation.knn import nearest_cosines
-from medssl.report.sheet import Tile
+from medssl.pages.sheet import Tile
 from medssl.stages._doctor_samples import look_at
 from medssl.stages._features import Frozen, evenly
 from medssl.stages._sources import StoredRecords

@@ -23,8 +23,8 @@ from medssl.core.viewspec import Setting
 from medssl.encoders._base import Encoder
 from medssl.encoders._tokens import blocks_to_voxels
 from medssl.encoders.card import Card, build_from_card
-from medssl.report.page import Picture
-from medssl.report.picture import data_uri
+from medssl.pages.page import Picture
+from medssl.pages.picture import data_uri
 from medssl.stages import index
 from medssl.stages._data import ViewDataset
 from medssl.stages._doctor_samples import choose, look_at

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from medssl.core.errors import UsageError
-from medssl.report.chart import COLOURS, Series
-from medssl.report.page import Picture
-from medssl.report.picture import png_uri
+from medssl.pages.chart import COLOURS, Series
+from medssl.pages.page import Picture
+from medssl.pages.picture import png_uri
 from medssl.stages._report_facts import read_json
 
 _ID, _VECTOR = "record_id", "embedding"

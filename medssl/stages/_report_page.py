@@ -10,9 +10,9 @@ import yaml
 
 from medssl import __version__
 from medssl.inference.preview import COLOURS
-from medssl.report import chart
-from medssl.report import page as html
-from medssl.report.viewer import SCRIPT, Stack, legend, viewers
+from medssl.pages import chart
+from medssl.pages import page as html
+from medssl.pages.viewer import SCRIPT, Stack, legend, viewers
 from medssl.stages._report_facts import CASES, Facts, measures_of
 from medssl.stages._report_map import Map
 

@@ -15,13 +15,13 @@ import polars as pl
 from medssl.archive.quality import pixel_flags
 from medssl.core.errors import MedsslError, UsageError
 from medssl.inference.preview import COLOURS, OPACITY
+from medssl.pages.page import Picture
+from medssl.pages.picture import data_uri, overlay_uri, png_uri
+from medssl.pages.viewer import Slice, Stack
 from medssl.readers import _read
 from medssl.readers._base import Found
 from medssl.readers._dispatch import group_headers, read_header, sample
 from medssl.readers._mask import read_mask
-from medssl.report.page import Picture
-from medssl.report.picture import data_uri, overlay_uri, png_uri
-from medssl.report.viewer import Slice, Stack
 from medssl.stages._doctor_samples import windowed
 from medssl.stages._slices import turned, upright
 

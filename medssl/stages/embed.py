@@ -35,7 +35,7 @@ from medssl.core.runlog import Run, write_bytes, write_text
 from medssl.core.sample import Record
 from medssl.encoders.card import Card
 from medssl.evaluation.shortcut import read_outs, shortcut
-from medssl.report.sheet import scatter_png, sheet_png
+from medssl.pages.sheet import scatter_png, sheet_png
 from medssl.stages import index
 from medssl.stages._embed_pictures import dense_rows, neighbour_rows, principal
 from medssl.stages._features import Frozen, evenly, pixels

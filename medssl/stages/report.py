@@ -17,8 +17,8 @@ from medssl.archive.catalog import Catalog, is_catalog
 from medssl.core.config import Config
 from medssl.core.errors import MedsslError
 from medssl.core.runlog import Run, write_text
-from medssl.report.page import Picture
-from medssl.report.viewer import Stack
+from medssl.pages.page import Picture
+from medssl.pages.viewer import Stack
 from medssl.stages import _report_scans as scans
 from medssl.stages._doctor_facts import counts_of
 from medssl.stages._report_drawn import drawings

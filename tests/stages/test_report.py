@@ -15,7 +15,7 @@ from PIL import Image
 
 import medssl
 from medssl.core.errors import UsageError
-from medssl.stages import report, run_stage
+from medssl.stages import report
 from medssl.stages._report_facts import measures_of
 from medssl.stages._report_map import map_of
 from tests.training_archive import write_images, write_labelled
@@ -46,12 +46,8 @@ def site(tmp_path_factory):
     return root
 
 
-def write(run, **more):
-    return run_stage("report", None, {"run": run, **more})
-
-
 def page_of(site, tmp_path, run, **more):
-    write(site / run, out=tmp_path / "page", **more)
+    medssl.report(site / run, out=tmp_path / "page", **more)
     return (tmp_path / "page" / report.PAGE).read_text()
 
 
@@ -189,14 +185,14 @@ def test_measures_without_a_mean_are_no_rows():
 def test_what_is_no_metrics_file_is_refused(site, tmp_path, content):
     (tmp_path / "m.json").write_text(content)
     with pytest.raises(UsageError):
-        write(site / "fine", out=tmp_path / "page", metrics=[tmp_path / "m.json"])
+        medssl.report(site / "fine", out=tmp_path / "page", metrics=[tmp_path / "m.json"])
     assert not (tmp_path / "page").exists()
 
 
 def test_a_folder_that_is_no_run_is_refused(site, tmp_path):
     for folder in ("catalog", "pred", "nowhere"):
         with pytest.raises(UsageError, match="no run of pretrain or finetune"):
-            write(site / folder, out=tmp_path / "page")
+            medssl.report(site / folder, out=tmp_path / "page")
 
 
 @pytest.mark.debian("chromium")

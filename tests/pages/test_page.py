@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-from medssl.report.page import Picture, bars, gallery, grid, page, section, table, tiles, verdicts
-from medssl.report.picture import data_uri
+from medssl.pages.page import Picture, bars, gallery, grid, page, section, table, tiles, verdicts
+from medssl.pages.picture import data_uri
 
 NASTY = '<script src="https://example.org/x.js">alert(1)</script>"&'
 VOID = {"meta", "img", "br", "link"}

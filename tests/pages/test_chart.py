@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from medssl.report.chart import Series, lines, points
+from medssl.pages.chart import Series, lines, points
 
 
 def svg_of(chart: str) -> ElementTree.Element:
