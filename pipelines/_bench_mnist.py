@@ -35,6 +35,7 @@ from medssl.evaluation.ood import (
     mahalanobis_scores,
     max_softmax_scores,
 )
+from medssl.stages._features import PIXELS as PIXEL_GRID
 from medssl.stages._features import Frozen
 from pipelines._bench_frozen import embed
 from pipelines._short_run import short_run
@@ -265,9 +266,15 @@ def features(encoder: Encoder | None, one: Mnist, channels: int) -> Features:
         if part == "val":
             rows = one.without_copies("val", "train")
         x_NCHW = prepared(one.images(part, channels)[rows])
-        x[part] = x_NCHW.flatten(1).numpy() if encoder is None else embed(encoder, x_NCHW)
+        x[part] = _pixels(x_NCHW) if encoder is None else embed(encoder, x_NCHW)
         y[part] = one.labels(part)[rows]
     return Features(x, y)
+
+
+def _pixels(x_NCHW: Tensor) -> Array:
+    """Grey levels of a smaller picture, as in the other tables."""
+    small = torch.nn.functional.adaptive_avg_pool2d(x_NCHW, PIXEL_GRID["image"][1:])
+    return np.asarray(small.flatten(1).numpy())
 
 
 def prepared(x_NCHW: Array) -> Tensor:
