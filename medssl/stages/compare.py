@@ -288,5 +288,6 @@ def _write(config: CompareConfig, finished: Run, found: Found, about: Mapping[st
     write_text(config.out / TABLE, as_markdown(results))
     write_text(config.out / PAGE, as_page(results))
     if not config.quiet:
-        rich.get_console().print(as_markdown(results), markup=False, highlight=False)
+        shown = as_markdown(results)
+        rich.get_console().print(shown, markup=False, highlight=False, soft_wrap=True)
     return finished.finish(**results, outputs=[RESULTS, TABLE, PAGE])
