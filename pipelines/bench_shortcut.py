@@ -75,10 +75,10 @@ def main(
             rows.insert(0, ("random weights", *_cells(np.array(random))))
     header = ["arm", "site, kNN", "anatomy, kNN", "site, linear", "anatomy, linear"]
     note = (
-        f"SimCLR with its shipped views on the smallest ResNet of timm, {steps} steps of 32 slices of {SIDE_PX} "
-        f"pixels, {patients} patients; probed on {len(probe.pictures)} slices of {patients} other "
-        f"patients, unstyled. Excess over chance, (balanced accuracy - 1/2) x 2: mean over {seeds} "
-        "seeds, lowest to highest."
+        f"SimCLR with its shipped views on the smallest ResNet of timm, {steps} steps of 32 slices "
+        f"of {SIDE_PX} pixels, {patients} patients; probed on {len(probe.pictures)} unstyled "
+        f"slices of {patients} others. Excess over chance, (balanced accuracy - 1/2) x 2: mean "
+        f"over {seeds} seeds, lowest to highest."
     )
     write_table(
         "shortcut", "Site shortcut and batch style", header, rows, note, by="bench_shortcut"
