@@ -30,7 +30,7 @@ MOST_SAMPLES, VIEWS = 128, 2
 FEWEST_SAMPLES = 16
 # The probe's views stay in memory; as many samples as fit here.
 PROBE_BYTES = 256 * 2**20
-SHORTCUT_FIX = "try objective.views.style=[0.6,1.0] where the objective has it, see docs/health.md"
+SHORTCUT_FIX = "what it means and what may help: docs/embed.md"
 # Encoder passes of one evaluation, as a share of the samples trained on between two.
 _COST = 0.1
 
