@@ -13,6 +13,7 @@ from medssl.inference.preview import COLOURS
 from medssl.pages import chart
 from medssl.pages import page as html
 from medssl.pages.viewer import SCRIPT, Stack, legend, viewers
+from medssl.stages._calibration_page import reliability, selection
 from medssl.stages._report_facts import CASES, Facts, measures_of
 from medssl.stages._report_map import Map
 
@@ -47,6 +48,7 @@ def as_page(facts: Facts, shown: Shown) -> str:
         html.section("Verdict", html.verdicts([*_verdicts(facts), *_shortcut(shown.map)])),
         html.section("At a glance", html.tiles(_tiles(facts))),
         html.section("Results", *_results(facts), note=_RESULT_NOTE),
+        *_trust(facts),
         html.section("Predicted scans", _legend(facts), viewers(shown.stacks), note=_SCAN_NOTE),
         html.section("Predicted videos", html.gallery(shown.ribbons, strips=True)),
         html.section("What it draws of hidden parts", html.gallery(shown.drawn, strips=True),
@@ -150,6 +152,14 @@ def _results(facts: Facts) -> list[str]:
         by_label = html.table(["measure", "label", *header[1:]], parts)
         blocks += [html.table(header, whole, title=name), html.folded("by label", by_label)]
         blocks.append(html.grid(_cases(name, found), wide=True))
+    return blocks
+
+
+def _trust(facts: Facts) -> list[str]:
+    """Calibration and refusal, where evaluate found probabilities and predicted qualities."""
+    blocks: list[str] = []
+    for found in facts.results.values():
+        blocks += [*reliability(found.get("calibration")), selection(found.get("selective"))]
     return blocks
 
 

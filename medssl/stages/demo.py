@@ -43,7 +43,7 @@ class DemoConfig(Config):
 
 
 def run(config: DemoConfig) -> Run:
-    """Phantom, index, pretrain, finetune, predict, evaluate; one folder each below ``out``.
+    """Phantom, index, pretrain, finetune, predict, evaluate, report; a folder each below ``out``.
 
     Then phantom, pretrain, finetune, predict and evaluate for videos, below ``out/video``.
 
@@ -134,6 +134,15 @@ def plan(config: DemoConfig) -> Steps:
                 "pred": out / "predictions",
                 "ref": labelled / "labelsTs",
                 "out": out / "metrics.json",
+            },
+        ),
+        (
+            "report",
+            {
+                "run": out / "finetuned",
+                "out": out / "report",
+                "pred": out / "predictions",
+                "metrics": [out / "metrics.json"],
             },
         ),
     ]

@@ -68,6 +68,17 @@ def test_the_numbers_of_evaluate_stand_on_the_page(site, tmp_path):
     assert page.count('<figure class="viewer">') == 4
 
 
+def test_how_sure_the_predictions_are_stands_beside_them(site, tmp_path):
+    content = json.loads((site / "metrics.json").read_text())
+    bins = [[10, 0.55, 0.5], [30, 0.9, 0.8]]
+    content["calibration"] = {"ece": 0.0875, "ece_equal_mass": 0.09, "nll": 0.4, "brier": 0.3,
+                              "bins": bins}  # fmt: skip
+    (tmp_path / "m.json").write_text(json.dumps(content))
+    page = page_of(site, tmp_path, "fine", metrics=[tmp_path / "m.json"])
+    assert "<h2>Reliability</h2>" in page and "0.087" in page
+    assert "Reliability" not in fine_page(site, tmp_path, overwrite=True)
+
+
 def test_the_worst_case_comes_first(site, tmp_path):
     found = re.findall(r"case (\d+): Dice ([\d.]+)", fine_page(site, tmp_path))
     assert [int(k) for k, _ in found] == [1, 2, 3, 4]
