@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: help demo test test-slow lint types examples bench gpu-check docs dev wheel wheelhouse clean
 
 help:
-	@echo "make demo       phantom archive -> index -> pretrain -> finetune -> predict -> evaluate"
+	@echo "make demo       phantom archive -> index -> pretrain -> finetune -> predict -> evaluate -> report"
 	@echo "make test       tests except the slow ones; make test-slow: the slow ones"
 	@echo "make lint types examples bench gpu-check docs wheel wheelhouse clean"
 
