@@ -52,7 +52,7 @@ def main() -> None:
 
 # What a run found, shown at its end.
 _COUNTS = (
-    *("records", "patients", "modality", "predicted", "copied", "excluded", "quarantined"),
+    *("records", "patients", "spacing_mm", "modality", "predicted", "copied", "excluded", "quarantined"),
     *("referred", "uncalibrated", "score", "kept", "reasons", "expected", "next"),
 )
 

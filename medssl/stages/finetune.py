@@ -126,6 +126,7 @@ def _on_records(config: FinetuneConfig) -> Run:
         quarantined=len(bad),
         label_flags=dict(sorted((flags + more_flags).items())),
         loaded_from_init=loaded,
+        spacing_mm=start.contract.spacing_mm,  # often that of ``init``, and seldom noticed
         **calibrated,
         **kind.counts(labelled, train, val),
         **{f"best_{name}": value for name, value in (judge.best() if judge else {}).items()},
