@@ -52,8 +52,8 @@ def main() -> None:
 
 # What a run found, shown at its end.
 _COUNTS = (
-    *("records", "patients", "spacing_mm", "modality", "predicted", "copied", "excluded", "quarantined"),
-    *("referred", "uncalibrated", "score", "kept", "reasons", "expected", "next"),
+    *("records", "patients", "modality", "predicted", "copied", "excluded", "quarantined"),
+    *("spacing_mm", "referred", "uncalibrated", "score", "kept", "reasons", "expected", "next"),
 )
 
 
