@@ -33,11 +33,11 @@ def run_stage(stage: str, config: str | Path | None, values: Mapping[str, Any]) 
     """
     built = load_config(config_class(stage), stage, config, values)
     out = getattr(built, "out", None)
-    new = isinstance(out, Path) and not out.exists()
+    new = out if isinstance(out, Path) and not out.exists() else None
     try:
         run: Run = importlib.import_module(f"medssl.stages.{stage}").run(built)
     except UsageError:
         if new:
-            remove_refused(out)
+            remove_refused(new)
         raise
     return run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,14 @@ def turned(
 
 
 def upright(
-    x_HW: npt.NDArray[Any], spacing_mm: npt.NDArray[np.float64], across: int, order: int = 1
+    x_HW: npt.NDArray[Any],
+    spacing_mm: npt.NDArray[np.float64],
+    across: int,
+    order: Literal[0, 1] = 1,
 ) -> npt.NDArray[Any]:
     """One slice of :func:`turned`, with square pixels; ``order`` 0 for labels."""
     height_mm, width_mm = np.delete(spacing_mm, across)
     finest_mm = min(height_mm, width_mm)
     scale = height_mm / finest_mm, width_mm / finest_mm
-    return np.asarray(ndimage.zoom(np.flip(x_HW, (0, 1)), scale, order=order))
+    turned_HW: npt.NDArray[Any] = np.flip(x_HW, (0, 1))
+    return np.asarray(ndimage.zoom(turned_HW, scale, order=order))
