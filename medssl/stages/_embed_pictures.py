@@ -34,7 +34,7 @@ def principal(x_ND: Array, count: int) -> tuple[npt.NDArray[np.float64], list[fl
     The sign of each is such that the largest coordinate is positive.
 
     >>> points, shares = principal(np.array([[0.0, 1], [4, 1], [2, 1]]), 2)
-    >>> points[:, 0].tolist(), shares
+    >>> points[:, 0].round(6).tolist(), np.round(shares, 6).tolist()
     ([-2.0, 2.0, 0.0], [1.0, 0.0])
     """
     x = np.asarray(x_ND, dtype=np.float64)

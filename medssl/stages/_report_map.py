@@ -15,6 +15,7 @@ from medssl.core.errors import UsageError
 from medssl.pages.chart import COLOURS, Series
 from medssl.pages.page import Picture
 from medssl.pages.picture import png_uri
+from medssl.stages._embed_pictures import principal
 from medssl.stages._report_facts import read_json
 
 _ID, _VECTOR = "record_id", "embedding"
@@ -63,15 +64,12 @@ def map_of(path: Path) -> Map:
     if table.height > _MOST_POINTS:
         table = table.gather_every(-(-table.height // _MOST_POINTS))
     x_ND = np.array(table[_VECTOR].to_list(), dtype=np.float64)
-    x_ND -= x_ND.mean(0)
-    u, size, _ = np.linalg.svd(x_ND, full_matrices=False)
-    place_N2 = (u * size)[:, :2]
-    total = max(float((size**2).sum()), 1e-12)
+    place_N2, (first, second) = principal(x_ND, 2)
     texts = [c for c, kind in table.schema.items() if kind == pl.String and c != _ID]
     labels = [(name, _series(place_N2, table[name].fill_null(UNKNOWN).to_list())) for name in texts]
     return Map(
         records=table.height,
-        shares=(float(size[0] ** 2 / total), float(size[1] ** 2 / total)),
+        shares=(first, second),
         labels=[(name, series) for name, series in labels if len(series) > 1],
         **_beside(path),
     )

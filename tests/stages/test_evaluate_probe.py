@@ -103,6 +103,7 @@ def test_a_named_test_split_is_what_is_tested(pictures, tmp_path):
     assert found["rows"][0]["auroc"]["seed_sd"] >= 0
 
 
+@pytest.mark.slow
 def test_fewer_labels_are_part_of_more_and_show_every_class(pictures, tmp_path):
     for split, first, count in (("train", 0, 12), ("val", 20, 4), ("test", 30, 6)):
         write_disks(tmp_path / "data" / split, count, first)
@@ -116,6 +117,7 @@ def test_fewer_labels_are_part_of_more_and_show_every_class(pictures, tmp_path):
         probed(pictures, tmp_path / "data", tmp_path, labelled=1, overwrite=True)
 
 
+@pytest.mark.slow
 def test_an_attentive_probe_of_the_tokens_finds_bright_disks(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(_features, "TOKENS", 16)
     for split, first, count in (("train", 0, 12), ("val", 20, 4), ("test", 30, 6)):

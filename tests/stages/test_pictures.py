@@ -68,7 +68,7 @@ def test_from_pictures_to_scores(trained, tmp_path):
     results = [f"p{n}_{kind}.png" for n in (20, 21, 22) for kind in ("preview", "seg")]
     assert files(tmp_path / "out") == sorted([
         *results, "areas.csv", "config.yaml", "labels.json", "paths.parquet", "quarantine.jsonl",
-        "resolved.yaml", "run.json", "salt",
+        "quality.csv", "resolved.yaml", "run.json", "salt",
     ])  # fmt: skip
     labels = np.asarray(Image.open(tmp_path / "out/p20_seg.png"))
     assert labels.shape == (70, 45)
