@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from scipy.special import softmax
 from torch import Tensor
 
@@ -38,6 +37,7 @@ from medssl.evaluation.ood import (
 from medssl.stages._features import PIXELS as PIXEL_GRID
 from medssl.stages._features import Frozen
 from pipelines._bench_frozen import embed
+from pipelines._bench_sets import write_pictures
 from pipelines._short_run import short_run
 
 Array = npt.NDArray[Any]
@@ -113,12 +113,7 @@ class Mnist:
 
     def write_train(self, folder: Path) -> Path:
         """The training pictures as files."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(self._content["train_images"]):
-            file = folder / f"{number:06d}.png"
-            if not file.exists():
-                Image.fromarray(picture).save(file)
-        return folder
+        return write_pictures(self._content["train_images"], folder)
 
 
 def subset(labels_N: Array, share: float, seed: int) -> Array:

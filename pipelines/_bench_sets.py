@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,16 @@ from pipelines._bench_frozen import embed, pad_to
 from pipelines._msd import link_cases, read_split, runs_of_numbers
 
 Array = npt.NDArray[Any]
+
+
+def write_pictures(pictures: Iterable[Any], folder: Path) -> Path:
+    """Arrays as numbered PNG files; those that are there stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(pictures):
+        file = folder / f"{number:05d}.png"
+        if not file.exists():
+            Image.fromarray(picture).save(file)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -185,12 +195,7 @@ class Pneumonia:
         return np.load(self.data / "data" / "pneumoniamnist.npz")
 
     def train_folder(self, out: Path) -> Path:
-        out.mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(self._arrays["train_images"]):
-            file = out / f"{number:05d}.png"
-            if not file.exists():
-                Image.fromarray(picture).save(file)
-        return out
+        return write_pictures(self._arrays["train_images"], out)
 
     def _prepared(self, part: str) -> Tensor:
         contract = Contract(size_px=self.size[0])

@@ -39,21 +39,14 @@ def paths(name: str, about: str) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-ARCHIVE = Parameter(
-    "archive",
-    Parameter.KEYWORD_ONLY,
-    annotation=Annotated[Path, typer.Argument(help="Folder of scans.", show_default=False)],
-)
-CATALOG = Parameter(
-    "catalog",
-    Parameter.KEYWORD_ONLY,
-    annotation=Annotated[Path, typer.Argument(help="Written by index.", show_default=False)],
-)
-RUN = Parameter(
-    "run",
-    Parameter.KEYWORD_ONLY,
-    annotation=Annotated[Path, typer.Argument(help="Of pretrain or finetune.", show_default=False)],
-)
+def _argument(name: str, about: str) -> Parameter:
+    annotation = Annotated[Path, typer.Argument(help=about, show_default=False)]
+    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation)
+
+
+ARCHIVE = _argument("archive", "Folder of scans.")
+CATALOG = _argument("catalog", "Written by index.")
+RUN = _argument("run", "Of pretrain or finetune.")
 WORDS = Parameter(
     "words",
     Parameter.KEYWORD_ONLY,
