@@ -198,7 +198,7 @@ def train(training: Training, monitors: Iterable[Monitor] = ()) -> TaskModule:
     groups = task.param_groups()
     if config.layer_decay < 1:
         groups = by_depth(groups, task.encoder, config.layer_decay)
-    optimizer = build_optimizer(groups, config)
+    optimizer = build_optimizer(groups, config, fused=fabric.device.type == "cpu")
     loop = Loop(fabric, training.task, optimizer, config, config, ema=ema)
     config_hash = config_digest(config, training.identity)
     checkpoints = run.out / "checkpoints"

@@ -41,14 +41,15 @@ def batches(steps, start=0):
     return [{"x": torch.full((2, 2), float(s + 1))} for s in range(start, steps)]
 
 
-def make_loop(steps=8, ema=None, **optim):
+def make_loop(steps=8, ema=None, fused=True, **optim):
     torch.manual_seed(0)
     task = Quadratic()
     config = LoopConfig(steps=steps, batch_size=1, log_every=1, check_every=2)
     optim = OptimConfig(lr=0.1, warmup=2, **optim)
     fabric = Fabric(accelerator="cpu", devices=1)
     ema = Ema(task, ema) if ema else None
-    return Loop(fabric, task, build_optimizer(task.param_groups(), optim), config, optim, ema=ema)
+    optimizer = build_optimizer(task.param_groups(), optim, fused=fused)
+    return Loop(fabric, task, optimizer, config, optim, ema=ema)
 
 
 def fit(loop, source, folder, log=lambda _step, _values: None):
@@ -61,6 +62,15 @@ def test_applied_rate_equals_the_schedule_at_every_step(tmp_path):
     for step, rate in seen:
         assert rate == pytest.approx(0.1 * warmup_cosine(step - 1, 8, 2))
         assert step < 8 or loop.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
+def test_one_kernel_steps_as_tensor_by_tensor_does(tmp_path):
+    def weights(fused):
+        loop = make_loop(fused=fused, weight_decay=0.1)
+        fit(loop, batches(8), tmp_path / str(fused))
+        return loop.bare.weight
+
+    torch.testing.assert_close(weights(True), weights(False))
 
 
 def test_applied_decay_falls_or_rises_along_a_cosine_and_spares_vectors():
