@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import medssl
@@ -117,8 +118,8 @@ class Arms(Curve):
         rows = read_rows(self.out / "ledger.jsonl")
         done = {tuple(row[key] for key in Job._fields) for row in rows}
         scores = " | ".join(f"{name} | against random weights" for name in self.measures.values())
-        lines = [f"| labelled | steps | backbone | objective | {scores} |"]
-        lines.append("|---" * (4 + 2 * len(self.measures)) + "|")
+        lines = [f"| labelled | steps | backbone | objective | {scores} | minutes |"]
+        lines.append("|---" * (5 + 2 * len(self.measures)) + "|")
         for n in labels:
             for k in steps:
                 whole = [a for a in self.names() if all(Job(a, n, s, k) in done for s in seeds)]
@@ -135,4 +136,13 @@ class Arms(Curve):
         for measure in self.measures:
             gain = "" if arm == base else self.difference(ours, theirs, measure)
             cells += [self.mean(ours, measure), gain]
-        return f"| {n} | {steps} | {name} | {objective} | {' | '.join(cells)} |"
+        tuned = [path.parent / "finetune" for path in ours]
+        taught = [] if arm == base else [self.pretrain_run(arm, seed) for seed in seeds]
+        minutes = " + ".join(_minutes(runs) for runs in (taught, tuned) if runs)
+        return f"| {n} | {steps} | {name} | {objective} | {' | '.join(cells)} | {minutes} |"
+
+
+def _minutes(runs: Sequence[Path]) -> str:
+    """Wall time of one run: the middle one, which a busy machine disturbs least."""
+    told = (json.loads((run / "run.json").read_text(encoding="utf-8")) for run in runs)
+    return f"{median(one['wall_s'] for one in told) / 60:.1f}"
