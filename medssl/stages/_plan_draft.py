@@ -106,6 +106,8 @@ def _draft(
     options = _as_config(chosen, {})
     part = in_mm(options.encoder, options.spacing_mm)
     network = build_encoder(part.name, part.options, options.channels)
+    if not network.layers:  # and so no rate per layer
+        chosen.pop("layer_decay", None)
     planned = [one for one in records if facts.kind == "clip" or one.kind != "clip"]
     usable, excluded = select(
         planned, options, channels=options.channels, kind=network.kind, splits=_SPLITS

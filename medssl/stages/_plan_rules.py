@@ -36,7 +36,7 @@ WARMUP_SHARE = 0.05
 # Objectives that need an encoder that can leave tokens out, or are made for one.
 _TOKENS = {"dino", "ibot", "jepa"}
 # Options of the shipped recipe of an objective that a plan takes over; they belong together.
-_RECIPE = ("lr", "weight_decay", "weight_decay_end", "clip_norm")
+_RECIPE = ("lr", "weight_decay", "weight_decay_end", "clip_norm", "layer_decay")
 
 
 class Choice(NamedTuple):
