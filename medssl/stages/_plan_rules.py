@@ -35,6 +35,8 @@ PASSES, FEWEST_SAMPLES, MOST_SAMPLES = 200, 16_000, 640_000
 WARMUP_SHARE = 0.05
 # Objectives that need an encoder that can leave tokens out, or are made for one.
 _TOKENS = {"dino", "ibot", "jepa"}
+# Objectives that read volumes slice by slice.
+_SLICES = {"image_volume"}
 # Options of the shipped recipe of an objective that a plan takes over; they belong together.
 _RECIPE = ("lr", "weight_decay", "weight_decay_end", "clip_norm", "layer_decay")
 
@@ -84,11 +86,14 @@ def _of_clips(facts: Facts) -> list[Choice]:
 def encoder(facts: Facts, machine: Machine, objective: str) -> Choice:
     """Network and size: by kind of data, by objective, and by what the machine can carry."""
     tokens = objective in _TOKENS
-    if facts.kind == "image" or sliced(facts):
+    in_slices = sliced(facts)
+    if facts.kind == "volume" and objective in _SLICES:
+        in_slices = f"{objective} reads slices: an image encoder"
+    if facts.kind == "image" or in_slices:
         names = ("vit_tiny_patch16_224", "vit_small_patch16_224") if tokens else (
             "resnet18", "resnet50")  # fmt: skip
         large = machine.gpu_bytes >= LARGE_GPU and facts.records >= LARGE_FROM[1]
-        why = "an image encoder for pictures" if facts.kind == "image" else sliced(facts)
+        why = in_slices or "an image encoder for pictures"
         return Choice(f"timm/{names[large]}", f"{why}; {_size(facts, machine)}")
     if facts.kind == "clip":
         sizes = ("xs", "s", "b")
