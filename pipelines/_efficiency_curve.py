@@ -14,6 +14,8 @@ from pipelines._label_curve import Curve
 from pipelines._msd import link_cases
 
 SCRATCH, PRETRAINED, SELF_TRAINED = "random", "pretrained", "pretrained, then self-trained"
+# What twice the steps have to gain in validation Dice to go on.
+RISE = 0.002
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,11 @@ class EfficiencyCurve(Curve):
             )  # fmt: skip
         return float(json.loads((run / "run.json").read_text(encoding="utf-8"))["best_val_dice"])
 
-    def plateau(self, steps: tuple[int, ...], rise: float) -> tuple[int, dict[int, float]]:
-        """The first number of steps after which the next one gains less than ``rise``."""
+    def plateau(self, steps: tuple[int, ...]) -> tuple[int, dict[int, float]]:
+        """The first number of steps after which the next one gains less than ``RISE``."""
         found = {steps[0]: self.validated(steps[0], 0)}
         for fewer, more in pairwise(steps):
             found[more] = self.validated(more, 0)
-            if found[more] - found[fewer] < rise:
+            if found[more] - found[fewer] < RISE:
                 return fewer, found
         return steps[-1], found

@@ -43,6 +43,10 @@ class TaskModule(nn.Module):
         """No stages: every step trains all there is."""
         return []
 
+    def in_stages(self) -> bool:
+        """Whether it is the progress of the run that decides what a step trains."""
+        return False
+
     def param_groups(self) -> list[ParamGroup]:
         """All trainable weights at the base learning rate."""
         return [ParamGroup({n: p for n, p in self.named_parameters() if p.requires_grad}, 1.0)]

@@ -93,8 +93,7 @@ class Config(BaseConfig):
     global_share: float = Field(default=0.5, ge=0, le=1)
     """Share of all steps that train the encoder with the global loss."""
     local_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of all steps, after those, that train the decoder with the local loss; what is left
-    trains everything with both."""
+    """Share, after those, that trains the decoder with the local loss; the rest trains all."""
     freeze_encoder: bool = True
     """Leave the encoder as it is in the local stage."""
     decoder_blocks: int | None = Field(default=None, ge=1)
@@ -173,6 +172,10 @@ class Objective(TaskModule):
         done = float(self.progress)
         return next((name for name, end in self.stages if done < end), self.stages[-1][0])
 
+    def in_stages(self) -> bool:
+        """Whether there are several; one alone lasts from the first step to the last."""
+        return len(self.stages) > 1
+
     def views(self) -> ViewSpec:
         """Per part a view, its twin for the local loss, and another view for the global one."""
         c = self.config
@@ -186,9 +189,8 @@ class Objective(TaskModule):
         )
 
     def step(self, batch: Batch) -> StepOutput:
-        """The loss of the stage; weights that rest get a gradient of 0."""
+        """The loss of the stage; devices wait for a gradient of all weights: 0 where they rest."""
         terms, log = self._compare(batch)
-        # Several devices wait for a gradient of every weight.
         still = sum((p.sum() for p in self.resting()), start=self.progress.new_zeros(()))
         loss = torch.stack(list(terms.values())).sum() + 0.0 * still
         return StepOutput(loss, {**terms, **log})

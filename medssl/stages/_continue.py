@@ -10,6 +10,7 @@ from medssl.core.config import validate
 from medssl.core.errors import UsageError
 from medssl.core.registry import ENCODERS, OBJECTIVES
 from medssl.encoders._base import in_mm
+from medssl.stages._init import frozen_weights
 from medssl.stages._shown import refuse_hidden, with_defaults
 from medssl.training.checkpoint import load_newest
 from medssl.training.loop import Loop
@@ -42,7 +43,8 @@ class Source:
         """Bring the state into a loop that has not begun.
 
         Raises:
-            UsageError: the objective keeps something for each record of the other data.
+            UsageError: the objective keeps something for each record of the other data, or learns
+                from another teacher than that run.
         """
         own = loop.bare.state_dict()
         given = self.state["task"]
@@ -50,6 +52,9 @@ class Source:
         if wrong:
             what = f"the state of that run does not fit these data ({wrong[0]})"
             raise UsageError(what, fix="give that run as --init: its weights alone")
+        if any(not own[key].cpu().equal(given[key].cpu()) for key in frozen_weights(loop.bare)):
+            what = "objective.teacher is another one than that run learnt from"
+            raise UsageError(what, fix="name that run's teacher, or give that run as --init")
         loop.restore(self.state)
         loop.bare.forget_records()
 
@@ -74,7 +79,7 @@ def go_on(config: PretrainConfig) -> tuple[PretrainConfig, Source | None]:
 
     Raises:
         UsageError: no checkpoint, a rate that has fallen, other options, a run missing that it
-            learns from, or no step left to do.
+            learns from, no step left to do, or too few for the annealing.
     """
     if config.continue_from is None:
         return config, None
@@ -98,6 +103,10 @@ def go_on(config: PretrainConfig) -> tuple[PretrainConfig, Source | None]:
     if config.steps <= state["step"]:
         what = f"steps={config.steps}, but that run has done {state['step']}, which count"
         raise UsageError(what, fix=f"e.g. steps={2 * state['step']}")
+    if config.steps - config.anneal < state["step"]:
+        what = f"annealing for {config.anneal} steps would have begun before step {state['step']}"
+        fix = f"steps={state['step'] + config.anneal} or more, or a shorter anneal"
+        raise UsageError(what, fix=fix)
     return config, Source(state, digest)
 
 

@@ -13,6 +13,7 @@ from medssl.encoders._base import Decoder, Encoder, in_mm
 from medssl.encoders._input import adapt_input
 from medssl.encoders.card import Card, load_card, part_of
 from medssl.encoders.frame_vit import options_of
+from medssl.objectives._parts.frozen import Frozen
 from medssl.training.checkpoint import load_newest
 
 # Image encoders on frames are called so, and what follows is the image encoder.
@@ -37,9 +38,8 @@ def encoder_of(
     own = card.encoder.options
     given = asked.options if asked else {}
     added = {key: given[key] for key in _ADDING & given.keys() if not own.get(key)}
-    other = [
-        key for key in given if key not in added and (key not in own or own[key] != given[key])
-    ]
+    told = json.loads(json.dumps(given))  # as cards have it: tuples are lists
+    other = [key for key in told if key not in added and (key not in own or own[key] != told[key])]
     if other:
         what = f"encoder options {other} are not those of --init"
         raise UsageError(what, fix="leave them out: --init brings its own")
@@ -101,14 +101,16 @@ def load_init(encoder: Encoder, decoder: Decoder | None, run: Path) -> dict[str,
 def load_objective(task: TaskModule, name: str, run: Path) -> int:
     """Weights beside the encoder's, where the run has the same objective and they fit; how many.
 
-    They lie in checkpoints only: a model folder has none. Queues, banks and clocks start anew.
+    They lie in checkpoints only: a model folder has none. Queues, banks and clocks start anew, and
+    frozen teachers are those that this run names.
     """
     found = load_newest(run / "checkpoints")
     if found is None or not found[0].get("recipe"):
         return 0
     if json.loads(found[0]["recipe"])["objective"]["name"] != name:
         return 0
-    own = dict(task.named_parameters())
+    teachers = frozen_weights(task)
+    own = {key: weight for key, weight in task.named_parameters() if key not in teachers}
     fitting = {
         key: value
         for key, value in found[0]["task"].items()
@@ -116,3 +118,13 @@ def load_objective(task: TaskModule, name: str, run: Path) -> int:
     }
     task.load_state_dict(fitting, strict=False)
     return len(fitting)
+
+
+def frozen_weights(task: TaskModule) -> set[str]:
+    """Names of what stays as another run left it: the state of teachers that do not learn."""
+    return {
+        f"{name}.{key}"
+        for name, module in task.named_modules()
+        if isinstance(module, Frozen)
+        for key in module.state_dict()
+    }

@@ -19,6 +19,7 @@ from medssl.archive.cases import Case
 from medssl.core.config import Component
 from medssl.core.errors import UsageError
 from medssl.core.runlog import write_text
+from medssl.encoders.card import load_card
 from medssl.readers._dispatch import sample
 
 NAME = "seen.json"
@@ -82,11 +83,26 @@ def seen_before(
     found = [read_seen(run) for run in runs if run]
     if encoder.options.get("weights"):
         found.append(UNKNOWN)
+    return found + [read_seen(run) for run in _named_runs(objective).values()]
+
+
+def learns_from(objective: Component) -> dict[str, str]:
+    """Hash of the weights of each run that an objective learns from, as ``<option>_sha256``.
+
+    A path alone does not tell: another run may have been written into the folder.
+    """
+    runs = {key: run for key, run in _named_runs(objective).items() if run.is_dir()}
+    return {f"{key}_sha256": load_card(run)[0].weights_sha256 for key, run in runs.items()}
+
+
+def _named_runs(objective: Component) -> dict[str, Path]:
+    """Teacher and embedding of an objective: folders of runs, or names of public networks."""
+    found = {}
     for key in ("teacher", "embedding"):
         given = objective.options.get(key)
         name = given.get("name") if isinstance(given, dict) else given
         if name:
-            found.append(read_seen(Path(str(name))))
+            found[key] = Path(str(name))
     return found
 
 

@@ -33,7 +33,7 @@ from medssl.stages._health import watch
 from medssl.stages._init import IMAGE_BRANCH, encoder_of, load_init, load_objective
 from medssl.stages._matcher import matcher_of
 from medssl.stages._records import digest, fill_store, free_labels, select, stored
-from medssl.stages._seen import seen_before, write_seen
+from medssl.stages._seen import learns_from, seen_before, write_seen
 from medssl.stages._shown import with_defaults
 from medssl.stages._sources import StoredRecords
 from medssl.stages._style import views_of
@@ -91,8 +91,7 @@ def run(config: PretrainConfig) -> Run:
     records, kept_records = _stored(catalog, config, encoder, run, fabric)
     entries = list(kept_records.entries)
     task, card, origin = _task_and_card(config, encoder, records, entries)
-    spec = task.views()
-    _see_that_clips_are_seen(spec, encoder)
+    spec = _fitting_views(config, task, encoder)
     check_views(spec, {entry.modality for entry in entries}, config.channels)
     check_partners(spec, kept_records)
     identity = {
@@ -100,6 +99,7 @@ def run(config: PretrainConfig) -> Run:
         "contract": kept_records.store.contract.digest,
         "crop": card.patch_size,
         **origin,
+        **learns_from(config.objective),
         **({"continued_from": source.digest} if source else {}),
     }
     if fabric.is_global_zero:
@@ -147,11 +147,21 @@ def _setting(
     return Setting(crop=crop, records=records, kind=encoder.kind, clip=config.clip)
 
 
-def _see_that_clips_are_seen(spec: ViewSpec, encoder: Encoder) -> None:
-    """Refuse an objective that would take a clip for a volume, or the other way round."""
+def _fitting_views(config: PretrainConfig, task: Any, encoder: Encoder) -> ViewSpec:
+    """What the objective sees.
+
+    Raises:
+        ConfigError: it would take a clip for a volume, or the other way round; or it trains in
+            stages along the progress, which stands still while the rate is constant.
+    """
+    spec: ViewSpec = task.views()
     if (encoder.kind == "clip") != (spec.clip is not None):
         what = f"the objective asks for no views of the kind that the encoder takes: {encoder.kind}"
         raise ConfigError(what, fix="choose another objective or encoder")
+    if config.schedule == "infinite" and task.in_stages():
+        what = f"{config.objective.name} trains in stages, and schedule=infinite stays in one"
+        raise ConfigError(what, fix="schedule=cosine, or give one stage all the steps")
+    return spec
 
 
 def _options_of(options: BaseModel, part: str) -> dict[str, Any]:

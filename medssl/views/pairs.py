@@ -176,7 +176,7 @@ def _finder(
     source = sources.source(record)
 
     def neighbour(here: Landmark) -> tuple[int, Match] | None:
-        match = _neighbour(rng, source, here, partner.reach_mm)
+        match = _neighbour(rng, source, here, partner.reach_mm, partner.threshold)
         return None if match is None else (record, match)
 
     def another(here: Landmark) -> tuple[int, Match] | None:
@@ -240,19 +240,21 @@ def _one_of_each(sources: Sources) -> npt.NDArray[np.int64]:
 
 
 def _neighbour(
-    rng: np.random.Generator, source: Source, here: Landmark, reach_mm: float
+    rng: np.random.Generator, source: Source, here: Landmark, reach_mm: float, threshold: float
 ) -> Match | None:
-    """Another slice of the body within reach, at the same pixel."""
+    """Another slice of the body within reach, at the same pixel; if there is, a near enough one."""
     low, high = (source.body + 0.5)[:, here.axis]
     there = np.arange(low, high)
     far_mm = np.abs(there - here.voxel[here.axis]) * source.spacing_mm[here.axis]
+    score = 1 - far_mm / reach_mm
     near = np.flatnonzero((far_mm > 0) & (far_mm <= reach_mm))
     if not len(near):
         return None
-    chosen = near[rng.integers(len(near))]
+    good = near[score[near] >= threshold]
+    chosen = rng.choice(good if len(good) else near)
     voxel = here.voxel.copy()
     voxel[here.axis] = there[chosen]
-    return Match(voxel, float(1 - far_mm[chosen] / reach_mm))
+    return Match(voxel, float(score[chosen]))
 
 
 def _same_body(source: Source, voxel: Vector, other: Source) -> Match:

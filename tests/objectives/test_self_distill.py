@@ -1,11 +1,12 @@
 """Golden checks of self-distillation for further pretraining (methods 2.19)."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from medssl.core.errors import ConfigError
+from medssl.core.errors import ConfigError, UsageError
 from medssl.core.viewspec import Setting
 from medssl.encoders._base import build_encoder
 from medssl.encoders._tokens import blocks_to_voxels
@@ -13,6 +14,7 @@ from medssl.encoders.card import load_card, part_of
 from medssl.objectives.self_distill import Config, Objective, token_distance
 from medssl.stages import pretrain
 from medssl.stages.pretrain import PretrainConfig
+from medssl.training.checkpoint import load_newest
 from tests.objectives.teachers import teacher_run
 from tests.objectives.tiny import ENCODERS, batch_of, make, run
 from tests.training_archive import write_images
@@ -114,10 +116,47 @@ def rounds(tmp_path_factory):
     }  # fmt: skip
     pretrain.run(PretrainConfig(out=base / "start", encoder="vit3d-xs", **common))
     pretrain.run(PretrainConfig(out=base / "teacher", init=base / "start", **common))
-    objective = {"name": "self_distill", "teacher": str(base / "teacher")}
-    options = {**common, "init": base / "start", "objective": objective}
-    pretrain.run(PretrainConfig(out=base / "student", **options))
+    student(base, "student", teacher=base / "teacher")
     return base
+
+
+def student(base, name, teacher, **more):
+    """Two steps from the start, or from ``init``."""
+    objective = {"name": "self_distill", "teacher": str(teacher)}
+    if "continue_from" not in more:
+        more = {"init": base / "start", "crop": (16, 32, 16), "batch_size": 2, "warmup": 0, **more}
+    options = {
+        "steps": 2, "accelerator": "cpu", "quiet": True, "health": False,
+        "splits": ("train", "val"), "allow_test": True, **more,
+    }  # fmt: skip
+    archive = base / "archive"
+    config = PretrainConfig(data=archive, out=base / name, objective=objective, **options)
+    return pretrain.run(config).out
+
+
+def test_the_teacher_is_the_one_that_is_named_not_that_of_the_run_it_starts_from(rounds):
+    again = student(rounds, "again", teacher=rounds / "start", init=rounds / "student")
+    named = part_of(load_card(rounds / "start")[1], "encoder")
+    state = load_newest(again / "checkpoints")[0]["task"]
+    taught = part_of(state, "teacher.encoder")
+    assert all(torch.equal(weight, named[key]) for key, weight in taught.items())
+    assert taught.keys() == named.keys()
+
+
+def test_going_on_with_another_teacher_is_refused(rounds):
+    options = {"schedule": "infinite", "cooldown": 0}
+    first = student(rounds, "first", teacher=rounds / "teacher", **options)
+    with pytest.raises(UsageError, match="another one"):
+        student(rounds, "on", teacher=rounds / "start", continue_from=first, steps=3)
+
+
+def test_a_resumed_run_is_told_that_its_teacher_was_replaced(rounds):
+    shutil.copytree(rounds / "teacher", rounds / "moved")
+    student(rounds, "short", teacher=rounds / "moved")
+    shutil.rmtree(rounds / "moved")
+    shutil.copytree(rounds / "start", rounds / "moved")
+    with pytest.raises(UsageError, match="teacher_sha256"):
+        student(rounds, "short", teacher=rounds / "moved", resume=True)
 
 
 def test_a_student_is_kept_without_its_teacher(rounds):

@@ -27,7 +27,7 @@ def test_steps_grow_until_validation_stops_rising(tmp_path):
             out=tmp_path, data=tmp_path, pretrain="", finetune="", pool={}, groups={},
             told=dict(zip(steps, dice, strict=True)),
         )  # fmt: skip
-        return curve.plateau(steps, 0.01)[0]
+        return curve.plateau(steps)[0]
 
     assert chosen(0.80, 0.85, 0.90) == 2000
     assert chosen(0.80, 0.85, 0.851) == 1000

@@ -104,6 +104,7 @@ def test_an_annealed_run_is_no_start_but_the_run_before_it_is(places, tmp_path):
     ("more", "word"),
     [
         ({"steps": 6}, "steps=6"),
+        ({"steps": 8, "anneal": 3}, "before step 6"),
         ({"lr": 1e-4}, "lr"),
         ({"objective": "simmim"}, "objective"),
         ({"encoder": "vit3d-s"}, "encoder"),
@@ -125,6 +126,12 @@ def test_a_rate_that_fell_along_a_cosine_is_no_start(places, tmp_path):
     with pytest.raises(UsageError, match="cosine") as error:
         train(places["new"], tmp_path / "on", continue_from=tmp_path / "cosine", steps=9)
     assert "--init" in error.value.fix
+
+
+def test_stages_along_the_progress_are_refused_at_a_constant_rate(places, tmp_path):
+    staged = {**FIRST, "objective": "local_global", "encoder": "resenc-xs"}
+    with pytest.raises(ConfigError, match="stages"):
+        train(places["old"], tmp_path / "run", steps=6, **staged)
 
 
 def test_a_folder_without_checkpoints_is_no_start(places, tmp_path):
@@ -168,6 +175,12 @@ def test_init_and_continue_from_exclude_each_other(places, tmp_path):
     more = {"init": places["first"], "continue_from": places["first"], "steps": 9}
     with pytest.raises(ConfigError, match="both"):
         train(places["new"], tmp_path / "on", **more)
+
+
+def test_the_encoder_of_init_may_be_named_with_its_options(places, tmp_path):
+    more = {"init": places["first"], "encoder": FIRST["encoder"], "crop": FIRST["crop"], "steps": 1}
+    run = train(places["old"], tmp_path / "run", objective=FIRST["objective"], batch_size=2, **more)
+    assert load_card(run.out)[0].encoder.options["token_size"] == [4, 8, 8]
 
 
 def test_init_of_another_encoder_is_refused(places, tmp_path):

@@ -162,6 +162,14 @@ def test_neighbours_are_other_slices_within_reach():
     assert seen == {3, 6, 9}
 
 
+def test_a_slice_with_good_neighbours_gets_one_of_them_at_once():
+    records = Records([body((24, 26, 28), spacing=(1.0, 1.0, 1.0))], [0])
+    found = samples(spec_of("neighbour", crop=(16, 16), tries=1, threshold=0.7), records)
+    assert all(one["partner"]["kept"] for one in found)
+    scores = {round(one["partner"]["score"], 6) for one in found}
+    assert scores == {0.7, 0.8, 0.9}
+
+
 def test_slices_farther_apart_than_the_reach_have_no_neighbours():
     records = Records([body((24, 26, 28), spacing=(11.0, 1.0, 1.0))], [0])
     found = samples(spec_of("neighbour", crop=(16, 16), threshold=-1), records, count=5)

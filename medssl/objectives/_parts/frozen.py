@@ -27,8 +27,8 @@ _RUN = "objective.teacher=RUN, the folder of a pretraining of an image encoder"
 class Frozen(nn.Module):
     """An encoder that stays as it is: evaluation mode, no gradient.
 
-    Its weights are part of checkpoints, so that a run goes on with the teacher it began with,
-    whatever became of the teacher's own folder; they are no part of the model that is kept.
+    Its weights are part of checkpoints, so that a run goes on with the teacher it began with, even
+    if another run was written into that folder; they are no part of the model that is kept.
     """
 
     def __init__(self, encoder: Encoder) -> None:
