@@ -84,7 +84,7 @@ def head(
     out = {"Data": _data(facts), "Machine": _machine(machine)}
     if excluded:
         out["Left out"] = ", ".join(f"{n} {reason}" for reason, n in excluded.most_common())
-    time = "time not estimated" if hours is None else f"{_hours(hours)} ({_step(estimate)})"
+    time = "time not estimated" if hours is None else f"{in_words(hours)} ({_step(estimate)})"
     device = "of GPU memory" if machine.gpu else "of memory"
     store, run = estimate.store_bytes / GB, estimate.run_bytes / GB
     out["Expected"] = (
@@ -117,7 +117,8 @@ def _machine(machine: Machine) -> str:
     return f"{machine.cpus} CPUs, {memory}, {gpu}, {disk} of free disk"
 
 
-def _hours(hours: float) -> str:
+def in_words(hours: float) -> str:
+    """Hours, or minutes where they are few."""
     return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
 
 

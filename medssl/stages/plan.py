@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from medssl.core.runlog import Run, write_text
 from medssl.stages import _plan_rules as rules
 from medssl.stages._plan_draft import MEMORY_SHARE, Draft, draft
 from medssl.stages._plan_facts import Machine, this_machine
-from medssl.stages._plan_page import TITLE, Estimate, as_yaml, command, head
+from medssl.stages._plan_page import TITLE, Estimate, as_yaml, command, head, in_words
 from medssl.stages._plan_rules import GB, Choices, as_config
 from medssl.stages._plan_trial import fill, try_out
 from medssl.training.checkpoint import KEPT
@@ -55,7 +56,7 @@ def run(config: PlanConfig) -> Run:
     Raises:
         UsageError: no catalog, or the plan exists.
         NothingUsableError: no record to learn from; says why.
-        ResourceError: memory or disk of this machine are too small.
+        ResourceError: memory or disk of this machine, or the hours given, are too small.
     """
     _check_output(config)
     catalog = Catalog.open(config.catalog)
@@ -69,6 +70,8 @@ def run(config: PlanConfig) -> Run:
     _check_disk(estimate, machine)
     check_every = made.config().check_every
     affordable = estimate.affordable_steps(config.hours, check_every)
+    if affordable < 1:
+        raise _too_short(config.hours, estimate.hours(1, check_every) or 0.0)
     chosen = {
         **made.chosen,
         **rules.accumulate(made.batch_size, micro_batch),
@@ -153,6 +156,12 @@ def _too_large(limit: float) -> ResourceError:
     what = f"one sample per step does not fit in {limit / GB:.1f} GB, {MEMORY_SHARE:.0%} of memory"
     fix = "choose a smaller encoder, e.g. encoder=resenc-xs, or encoder.gradient_checkpointing=true"
     return ResourceError(what, fix=fix)
+
+
+def _too_short(hours: float, needed: float) -> ResourceError:
+    what = f"preparing the records and one step take {in_words(needed)}, of {in_words(hours)} given"
+    least = math.ceil(10 * needed) / 10
+    return ResourceError(what, fix=f"--hours {least:g} at least, or fewer records with --where")
 
 
 def _check_disk(estimate: Estimate, machine: Machine) -> None:

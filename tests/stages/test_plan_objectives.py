@@ -3,12 +3,23 @@
 import pytest
 
 from medssl.core.config import read_yaml
+from medssl.core.errors import ResourceError
 from medssl.core.registry import OBJECTIVES
 from medssl.stages import _plan_rules as rules
+from medssl.stages import plan
+from medssl.stages._plan_page import Estimate
 from medssl.training.optim import OptimConfig
-from tests.stages.test_plan import LAPTOP, catalog, planned, volumes  # noqa: F401 - a fixture
+from tests.stages.test_plan import ALL_TRAIN, LAPTOP, make_catalog, planned, volumes
+from tests.training_archive import write_images
 
 RATES = OptimConfig.model_fields.keys() - {"warmup"} | {"layer_decay", "ema_decay"}
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """A catalog of four small volumes, all for training."""
+    base = tmp_path_factory.mktemp("plan")
+    return make_catalog(write_images(base / "archive", 4), base / "catalog", split=ALL_TRAIN)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES.names())
@@ -18,7 +29,22 @@ def test_no_rate_of_a_recipe_is_lost(name):
     assert {key: known[key] for key in RATES & known.keys()}.items() <= chosen.items()
 
 
-def test_volumes_get_an_image_encoder_for_an_objective_of_slices(catalog, tmp_path):  # noqa: F811
-    options = planned(catalog, tmp_path / "p.yaml", objective="image_volume").result["options"]
+def test_volumes_get_an_image_encoder_for_an_objective_of_slices(scans, tmp_path):
+    options = planned(scans, tmp_path / "p.yaml", objective="image_volume").result["options"]
     assert (options["encoder"], len(options["crop"])) == ("timm/resnet18", 2)
     assert rules.encoder(volumes(), LAPTOP, "mae").value == "resenc-xs"
+
+
+@pytest.mark.parametrize(("hours", "enough"), [(29.0, False), (32.0, True)])
+def test_hours_that_the_store_alone_takes_are_too_few(scans, tmp_path, monkeypatch, hours, enough):
+    took = Estimate(memory_bytes=1e9, store_bytes=1.0, run_bytes=1.0, store_s=30 * 3600.0,
+                    step_s=1.0, check_s=1.0, how="")  # fmt: skip
+    monkeypatch.setattr(plan, "_tried_out", lambda *_: (8, took))
+    config = plan.PlanConfig(catalog=scans, out=tmp_path / "plan.yaml", hours=hours)
+    if enough:
+        assert plan.run(config).result["hours"] <= hours
+        return
+    with pytest.raises(ResourceError, match=r"30\.0 hours, of 29\.0 hours") as error:
+        plan.run(config)
+    assert "--hours 30.1" in error.value.fix
+    assert not config.out.exists()
