@@ -68,7 +68,7 @@ def _plan(cohort: Cohort, seed: int) -> list[tuple[IntArray, IntArray]]:
     The penalty is fixed, so there is nothing to choose on validation cases: these teach too.
     """
     test_N = np.array([split == "test" for split in cohort.split_N])
-    names = np.unique(cohort.patients_N[~test_N])
+    names = np.setdiff1d(cohort.patients_N, cohort.patients_N[test_N])
     order = names[generator(seed, "labelled").permutation(len(names))]
     if test_N.any():
         parts = [(order, np.flatnonzero(test_N))]

@@ -18,6 +18,7 @@ N cases, K classes, D width, T tokens, S seeds.
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
+from medssl.archive.cases import Case, refuse_leaks
 from medssl.archive.split import Member, leaders
 from medssl.archive.store import Store
 from medssl.core.config import Component, validate
@@ -90,7 +92,8 @@ def evaluate_probe(config: EvaluateConfig) -> dict[str, Any]:
     """The content of the metrics file.
 
     Raises:
-        UsageError: no data set or run, an encoder of something else, too few patients.
+        UsageError: no data set or run, an encoder of something else, too few patients, a patient
+            or an image in two splits.
         ReadError: a case cannot be used.
     """
     if config.data is None or config.checkpoint is None:
@@ -131,10 +134,12 @@ def _cohort(config: EvaluateConfig, kind: Kind, private: Path) -> tuple[Cohort, 
     load_init(start.encoder, None, config.checkpoint)
     store = Store(config.store or private / "store", start.contract)
     wanted = [case for case in labelled.cases if _is_labelled(case)]
+    refuse_leaks(wanted)
     fill_store(labelled, wanted, store, Run("evaluate", private), as_tuned)
     stored = [Stored(case, store.entry(case_key(store, labelled, case))) for case in wanted]
     if task == "classification":
         without_copies(stored, [])  # refuses one image in two classes
+    _refuse_copies(stored)
     crop = card.patch_size[-len(start.encoder.token_size) :]
     device = device_of(config.device)
     frozen = Frozen(start.part, start.encoder, crop, card.plane, card.clip, device)
@@ -144,6 +149,22 @@ def _cohort(config: EvaluateConfig, kind: Kind, private: Path) -> tuple[Cohort, 
     names = [labelled.labels[k] for k in sorted(labelled.labels)]
     splits = [one.case.split for one in stored]
     return Cohort(names, stored, patients_N, store, frozen, splits, as_tuned), card
+
+
+def _refuse_copies(stored: list[Stored]) -> None:
+    """No image in two splits, of whatever patient it is said to be.
+
+    Raises:
+        UsageError: naming the files of one.
+    """
+    by_pixels: dict[str, list[Case]] = defaultdict(list)
+    for one in stored:
+        by_pixels[one.entry.pixel_hash].append(one.case)
+    odd = [same for same in by_pixels.values() if len({case.split for case in same}) > 1]
+    if odd:
+        where = ", ".join(str(case.images[0]) for case in odd[0][:5])
+        what = f"{len(odd)} images stand in more than one split"
+        raise UsageError(what, where=where, fix="give copies one split")
 
 
 def _is_labelled(case: Any) -> bool:

@@ -1,6 +1,7 @@
 """Probes from end to end: a run and a labelled data set in, a table with two baselines out."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -101,6 +102,38 @@ def test_a_named_test_split_is_what_is_tested(pictures, tmp_path):
     assert (found["tested"], found["folds"], found["records"]) == (6, 1, 22)
     assert found["rows"][0]["auroc"]["n"] == 6
     assert found["rows"][0]["auroc"]["seed_sd"] >= 0
+
+
+def test_test_images_copied_into_the_training_under_other_names_are_refused(pictures, tmp_path):
+    for split, first, count in (("train", 0, 8), ("test", 30, 6)):
+        write_disks(tmp_path / "data" / split, count, first)
+    for number in (31, 33):
+        picture = disk(number, True)
+        write_picture(tmp_path / "data" / "train" / "bright" / f"new{number}.png", picture)
+    with pytest.raises(UsageError, match="2 images stand in more than one split"):
+        probed(pictures, tmp_path / "data", tmp_path)
+
+
+def test_a_patient_in_two_splits_is_refused_by_the_dense_probe(pictures, tmp_path):
+    data = write_labelled_pictures(tmp_path / "data", 4, colour=False)
+    split_of = (("A", "train"), ("B", "train"), ("A", "test"))
+    rows = [f"images/p0{k}.png,masks/p0{k}.png,{who},{split}"
+            for k, (who, split) in enumerate(split_of)]  # fmt: skip
+    (data / "t.csv").write_text("\n".join(["image,label,patient,split", *rows]))
+    with pytest.raises(UsageError, match="1 patients stand in more than one split"):
+        probed(pictures, data, tmp_path, probe="dense")
+
+
+def test_no_case_of_a_tested_patient_teaches_the_dense_probe():
+    patients_N = np.array([0, 1, 2, 3, 0])
+    cohort = SimpleNamespace(
+        split_N=[None, "train", "val", "test", "test"],
+        patients_N=patients_N,
+        config=SimpleNamespace(labelled=None),
+    )
+    [(train, test)] = _evaluate_dense._plan(cohort, 0)
+    assert train.tolist() == [1, 2]
+    assert test.tolist() == [3, 4]
 
 
 @pytest.mark.slow
