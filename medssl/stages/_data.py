@@ -96,11 +96,14 @@ class Shaped(Protocol):
         """(D, H, W), or (H, W) of a picture or clip; ``None`` = unknown."""
 
 
-def auto_crop(entries: Sequence[Shaped], encoder: Encoder) -> tuple[int, ...]:
+def auto_crop(
+    entries: Sequence[Shaped], encoder: Encoder, tiles: tuple[int, ...] = ()
+) -> tuple[int, ...]:
     """The median record rounded up to what the encoder takes, at most ``MAX_AUTO_CROP`` voxels.
 
     For an image encoder (H, W) of pictures, slices and frames, at most ``MAX_AUTO_CROP_PX`` pixels;
-    for an encoder of clips (T, H, W), at most ``MAX_AUTO_CLIP``.
+    for an encoder of clips (T, H, W), at most ``MAX_AUTO_CLIP``. Along an axis of several ``tiles``
+    so many crops lie in the median record side by side: it is rounded down.
     """
     flat = len(encoder.token_size) == 2
     shapes = [_slice_shape(entry) if flat else entry.shape[1:] for entry in entries]
@@ -109,7 +112,9 @@ def auto_crop(entries: Sequence[Shaped], encoder: Encoder) -> tuple[int, ...]:
     for axis, multiple in enumerate(encoder.size_multiple):
         median = sorted(shape[axis] for shape in shapes)[len(shapes) // 2]
         cap = max(caps[encoder.kind][axis] // multiple, 1) * multiple
-        sides.append(min(-(-median // multiple) * multiple, cap))
+        count = tiles[axis] if tiles else 1
+        steps = -(-median // multiple) if count == 1 else max(median // count // multiple, 1)
+        sides.append(min(steps * multiple, cap))
     return accepted(tuple(sides), encoder)
 
 

@@ -12,9 +12,7 @@ from typing import Any
 
 import torch
 
-from medssl.core.config import validate
-from medssl.core.registry import OBJECTIVES
-from medssl.core.viewspec import Setting, ViewSpec
+from medssl.core.viewspec import ViewSpec
 from medssl.encoders._base import Encoder
 from medssl.stages.pretrain import PretrainConfig
 
@@ -45,15 +43,10 @@ class Count:
         return next((batch // n for n in parts if self.step(batch // n) <= limit), 1)
 
 
-def count(config: PretrainConfig, encoder: Encoder, records: int) -> Count:
-    """Count on the CPU, with a view of noise.
-
-    Raises:
-        ConfigError: objective, encoder and crop do not fit together.
-    """
+def count(config: PretrainConfig, encoder: Encoder, spec: ViewSpec) -> Count:
+    """Count on the CPU, with a view of noise."""
     assert config.crop is not None
     crop = config.crop
-    spec = _views(encoder, config, records)
     views = sum(view.count * math.prod(view.tiles) * math.prod(view.crop) for view in spec.views)
     views *= max(spec.partitions, 1) * (1 + (spec.partner is not None)) * (spec.stack or 1)
     bf16 = config.precision.startswith("bf16")
@@ -65,18 +58,6 @@ def count(config: PretrainConfig, encoder: Encoder, records: int) -> Count:
         sample=_REST * (two - one) * views / math.prod(crop),
         parameters=weights,
     )
-
-
-def _views(encoder: Encoder, config: PretrainConfig, records: int) -> ViewSpec:
-    """What the objective asks for."""
-    part, crop = config.objective, config.crop or ()
-    module, _ = OBJECTIVES.module(part.name)
-    options = validate(module.Config, part.options, where=f"objective {part.name}")
-    task = module.Objective(
-        encoder, options, Setting(crop=crop, records=records, kind=encoder.kind, clip=config.clip)
-    )
-    spec: ViewSpec = task.views()
-    return spec
 
 
 def _kept_bytes(encoder: Encoder, samples: int, crop: tuple[int, ...], *, bf16: bool) -> int:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from medssl.archive.catalog import Catalog
 from medssl.core.config import Component, validate
 from medssl.core.sample import Record
+from medssl.core.viewspec import ViewSpec
 from medssl.encoders._base import Encoder, build_encoder, in_mm
 from medssl.stages import _plan_rules as rules
 from medssl.stages import _train
-from medssl.stages._data import auto_crop
+from medssl.stages._crop import crop_of, tiles_of, views_asked
 from medssl.stages._plan_count import Count, count
-from medssl.stages._plan_facts import Facts, Grid, Machine, candidates, fingerprint, prepared_grid
+from medssl.stages._plan_facts import Facts, Machine, candidates, fingerprint, prepared_grid
 from medssl.stages._plan_rules import Choice, Choices, as_config
 from medssl.stages._records import select
 from medssl.stages.pretrain import PretrainConfig
@@ -33,6 +34,7 @@ class Draft:
     """Options, and what they mean for the records.
 
     Attributes:
+        views: what the objective asks for.
         values: numbers that the store will hold.
         micro_batch: the largest that fits, by counting.
     """
@@ -41,6 +43,7 @@ class Draft:
     chosen: Choices
     records: list[Record]
     excluded: Counter[str]
+    views: ViewSpec
     values: int
     count: Count
     micro_batch: int
@@ -114,18 +117,22 @@ def _draft(
     )
     contract = _train.contract_of(options, options.channels, options.fps)
     grids = [prepared_grid(one, contract) for one in usable]
-    chosen["crop"] = _crop(grids, network)
-    counted = count(_as_config(chosen, {}), network, len(usable))
+    crop = crop_of(options, network, grids)
+    spec = views_asked(options, network, crop, len(usable))
+    chosen["crop"] = Choice(list(crop), _why_so_large(spec, network))
+    counted = count(_as_config(chosen, {}), network, spec)
     micro_batch = counted.largest(options.batch_size, MEMORY_SHARE * machine.device_bytes)
     values = sum(grid.values for grid in grids)
-    return Draft(facts, chosen, usable, excluded, values, counted, micro_batch)
+    return Draft(facts, chosen, usable, excluded, spec, values, counted, micro_batch)
 
 
-def _crop(grids: Sequence[Grid], network: Encoder) -> Choice:
-    crop = auto_crop(grids, network)
+def _why_so_large(spec: ViewSpec, network: Encoder) -> str:
     steps = " x ".join(map(str, network.size_multiple))
-    why = f"the median record, in steps of {steps} that the encoder can take, up to a cap"
-    return Choice(list(crop), why)
+    tiles = " x ".join(map(str, tiles_of(spec)))
+    size = (
+        f"so that {tiles} side by side fit in the median record" if tiles else "the median record"
+    )
+    return f"{size}, in steps of {steps} that the encoder can take, up to a cap"
 
 
 def _as_config(chosen: Mapping[str, Choice], more: Mapping[str, Any]) -> PretrainConfig:

@@ -1,13 +1,18 @@
 """What a plan makes of an objective that is asked for: recipe, encoder, crop, records to try."""
 
 import pytest
+import torch
 
 from medssl.core.config import read_yaml
 from medssl.core.errors import ResourceError
 from medssl.core.registry import OBJECTIVES
+from medssl.encoders._base import build_encoder
 from medssl.stages import _plan_rules as rules
 from medssl.stages import plan
+from medssl.stages._crop import crop_of, views_asked
+from medssl.stages._plan_facts import Grid
 from medssl.stages._plan_page import Estimate
+from medssl.stages.pretrain import PretrainConfig
 from medssl.training.optim import OptimConfig
 from tests.stages.test_plan import ALL_TRAIN, LAPTOP, make_catalog, planned, volumes
 from tests.training_archive import write_images
@@ -48,3 +53,30 @@ def test_hours_that_the_store_alone_takes_are_too_few(scans, tmp_path, monkeypat
         plan.run(config)
     assert "--hours 30.1" in error.value.fix
     assert not config.out.exists()
+
+
+def crop_for(objective, shape):
+    """The crop of a pretraining on volumes of this shape, and of how many tiles side by side."""
+    config = PretrainConfig(data=".", out=".", objective=objective)
+    encoder = build_encoder("resenc-xs", {}, 1)
+    return crop_of(config, encoder, [Grid((1, *shape), (1.0, 1.0, 1.0))] * 3)
+
+
+def test_base_crops_fit_side_by_side_in_the_median_record():
+    assert crop_for("mae", (80, 200, 160)) == (80, 96, 96)
+    assert crop_for("voco", (80, 200, 160)) == (80, 64, 48)
+    assert crop_for({"name": "voco", "tiles": 2}, (80, 200, 160)) == (80, 96, 80)
+    assert crop_for("voco", (80, 900, 20)) == (80, 96, 16)  # never more than the cap, or nothing
+
+
+def test_a_plan_for_base_crops_says_how_many_fit_in_a_record(scans, tmp_path):
+    result = planned(scans, tmp_path / "p.yaml", objective="voco").result
+    assert result["options"]["crop"] == [32, 16, 16]  # of records of 18 x 34 x 20
+    assert result["why"]["crop"].startswith("so that 1 x 3 x 3 side by side fit")
+
+
+def test_asking_for_views_draws_no_number_that_a_run_would_draw():
+    config = PretrainConfig(data=".", out=".", objective="voco")
+    encoder, before = build_encoder("resenc-xs", {}, 1), torch.get_rng_state()
+    views_asked(config, encoder, (32, 32, 32), 3)
+    assert torch.equal(torch.get_rng_state(), before)
