@@ -1,4 +1,7 @@
-"""Hash of decoded pixels: equal pictures, equal hash, however they are stored."""
+"""Hash of decoded pixels: equal pictures, equal hash, however they are stored.
+
+Volumes are hashed in the order of the body's axes: the same scan is the same as DICOM and as NIfTI.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from medssl.core.geometry import Geometry, Reorientation
 
 LOSSY = "lossy"
 """Flag of records whose coding lost detail: two decoders may give two pictures."""
@@ -26,10 +31,14 @@ class PixelDigest:
     def __init__(self, shape: tuple[int, ...], *, lossy: bool = False) -> None:
         self._digest = hashlib.sha256(str(shape).encode())
         if lossy:
-            self._digest.update(_decoders().encode())
+            self._digest.update(decoders().encode())
 
     def add(self, array: npt.NDArray[Any]) -> None:
         """The next values, in array order."""
+        if array.ndim > 2:  # no second copy of a turned volume
+            for part in array:
+                self.add(part)
+            return
         self._digest.update(np.ascontiguousarray(array, dtype="<f4").data)
 
     def hex(self) -> str:
@@ -37,15 +46,26 @@ class PixelDigest:
         return self._digest.hexdigest()
 
 
-def pixel_hash(array: npt.NDArray[Any], *, lossy: bool = False) -> str:
-    """Hash of an image or volume, see :class:`PixelDigest`."""
-    digest = PixelDigest(array.shape, lossy=lossy)
-    digest.add(array)
+def pixel_hash(
+    array: npt.NDArray[Any], geometry: Geometry | None = None, *, lossy: bool = False
+) -> str:
+    """Hash of an image or volume, see :class:`PixelDigest`; ``geometry`` of what is no picture."""
+    turned = in_body_order(array, geometry)
+    digest = PixelDigest(turned.shape, lossy=lossy)
+    digest.add(turned)
     return digest.hex()
 
 
+def in_body_order(array: npt.NDArray[Any], geometry: Geometry | None) -> npt.NDArray[Any]:
+    """A volume with its axes along those of the body, a view; others as they are."""
+    if geometry is None or geometry.kind != "volume" or geometry.affine is None:
+        return array
+    return Reorientation.to_ras(geometry.affine).apply(array)
+
+
 @cache
-def _decoders() -> str:
+def decoders() -> str:
+    """Names and versions of what may have decoded a lossy picture here."""
     found = []
     for name in _DECODERS:
         try:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medssl.archive._burned_in import still_parts, text_rows
-from medssl.archive._digest import LOSSY, PixelDigest
+from medssl.archive._digest import LOSSY, PixelDigest, in_body_order
 from medssl.archive._perceptual import perceptual_hash, projection
 from medssl.archive._pool import map_items
 from medssl.archive._reading import Progress
@@ -83,7 +83,8 @@ def examine(found: Found, role: Role, modality: str) -> PixelFacts:
         ResourceError: an image or volume above the byte cap.
     """
     lossy = LOSSY in found.flags or found.format == "video"
-    digest = PixelDigest(found.shape, lossy=lossy)
+    shape = in_body_order(np.broadcast_to(np.int8(0), found.shape), found.geometry).shape
+    digest = PixelDigest(shape, lossy=lossy)
     clip = found.geometry.kind == "clip"
     watched = ClipQuality() if clip and found.dtype == "uint8" else None
     low, high = np.inf, -np.inf
@@ -92,7 +93,7 @@ def examine(found: Found, role: Role, modality: str) -> PixelFacts:
         if not np.isfinite(piece).all():
             raise ReadError("nan_voxels", "voxels are NaN or infinite")
         low, high = min(low, float(piece.min())), max(high, float(piece.max()))
-        digest.add(np.moveaxis(piece, 1, 0) if clip else piece)
+        digest.add(np.moveaxis(piece, 1, 0) if clip else in_body_order(piece, found.geometry))
         if watched is not None:
             watched.add(piece)
         kept.append(few)

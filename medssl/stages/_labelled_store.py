@@ -94,7 +94,7 @@ class Preparation:
             error.where = str(case.images[0])
             raise
         self._check_channels(case, len(prepared.array))
-        key, pixels = case_key(self.store, self.labelled, case), pixel_hash(array)
+        key, pixels = case_key(self.store, self.labelled, case), pixel_hash(array, geometry)
         if labels is None:  # a class, or nothing: it is no matter of voxels
             self.store.put(key, prepared, pixels)
             return ()

@@ -153,7 +153,7 @@ class Preparation:
         except ResourceError as error:  # one file beyond the cap, not a machine without memory
             raise ReadError("too_large", error.what) from error
         prepared = prepare(array, sample.geometry, record.modality, self.store.contract)
-        pixels = pixel_hash(array, lossy=LOSSY in record.flags)
+        pixels = pixel_hash(array, sample.geometry, lossy=LOSSY in record.flags)
         self.store.put(store_key(self.store, record), prepared, pixels)
         return pixels
 

@@ -3,7 +3,8 @@
 ``seen.json`` beside the card holds the pixel hashes of a pretraining's records and of the runs that
 it began with, sorted, and whether that is all: what public weights were trained on is not known.
 Equal pixels are found in whatever file they lie; copies that were cropped, resampled or coded anew
-are not.
+are not. Where pictures of a lossy coding were among them and other versions of the decoders are
+here, the same file may have other pixels: what has been seen is unknown then.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from medssl.archive._digest import LOSSY, pixel_hash
+from medssl.archive._digest import LOSSY, decoders, pixel_hash
 from medssl.archive.cases import Case
 from medssl.core.config import Component
 from medssl.core.errors import UsageError
@@ -23,15 +24,22 @@ from medssl.encoders.card import load_card
 from medssl.readers._dispatch import sample
 
 NAME = "seen.json"
+# Of the rules that pixels are hashed by: hashes of others meet none of today's.
+HASHES = 2
 Overlap = Literal["none found", "transductive", "unknown"]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Pixel hashes; ``complete`` = of all that the weights were trained on."""
+    """Pixel hashes; ``complete`` = of all that the weights were trained on.
+
+    Attributes:
+        lossy: some pictures have a lossy coding.
+    """
 
     pixels: frozenset[str]
     complete: bool
+    lossy: bool = False
 
     def overlap(self, tested: Mapping[str, Iterable[str]]) -> tuple[Overlap, list[str]]:
         """What is known, and the cases of ``tested`` that were seen.
@@ -51,10 +59,21 @@ NOTHING = Seen(frozenset(), complete=True)
 UNKNOWN = Seen(frozenset(), complete=False)
 
 
-def write_seen(model: Path, pixels: Iterable[str], before: Iterable[Seen] = ()) -> None:
-    """Note what a model was trained on, and what the weights that it began with were."""
+def write_seen(
+    model: Path, pixels: Iterable[str], before: Iterable[Seen] = (), *, lossy: bool = False
+) -> None:
+    """Note what a model was trained on, and what the weights that it began with were.
+
+    Args:
+        model: its folder.
+        pixels: hashes of the records.
+        before: what earlier runs have seen.
+        lossy: some records have a lossy coding.
+    """
     before = list(before)
     content = {
+        "hashes": HASHES,
+        "decoders": decoders() if lossy or any(one.lossy for one in before) else "",
         "complete": all(one.complete for one in before),
         "pixel_hashes": sorted({*pixels, *(h for one in before for h in one.pixels)}),
     }
@@ -66,7 +85,11 @@ def read_seen(run: Path) -> Seen:
     for file in (run / "model" / NAME, run / NAME):
         if file.is_file():
             content = json.loads(file.read_text(encoding="utf-8"))
-            return Seen(frozenset(content["pixel_hashes"]), bool(content["complete"]))
+            if content.get("hashes") != HASHES:
+                return UNKNOWN
+            told, lossy = content["decoders"], bool(content["decoders"])
+            complete = content["complete"] and told in ("", decoders())
+            return Seen(frozenset(content["pixel_hashes"]), complete, lossy)
     return UNKNOWN
 
 
@@ -112,7 +135,10 @@ def pixels_of(case: Case) -> list[str]:
     Raises:
         ReadError: it cannot be read.
     """
-    return [pixel_hash(sample(found).array, lossy=LOSSY in found.flags) for found in case.records()]
+    return [
+        pixel_hash(sample(found).array, found.geometry, lossy=LOSSY in found.flags)
+        for found in case.records()
+    ]
 
 
 def refuse_copies(tested: Mapping[str, Iterable[str]], learnt: Iterable[Iterable[str]]) -> None:

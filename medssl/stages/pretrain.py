@@ -15,6 +15,7 @@ from lightning.fabric import Fabric
 from pydantic import BaseModel, Field
 from torch import nn
 
+from medssl.archive._digest import LOSSY
 from medssl.archive.catalog import Catalog, is_catalog
 from medssl.archive.store import Entry, Store
 from medssl.core.config import Component, validate
@@ -122,7 +123,7 @@ def run(config: PretrainConfig) -> Run:
     if not fabric.is_global_zero:
         return run
     save_model(run.out / "model", _train.encoder_card(training, card), _parts(kept))
-    _note_seen(config, entries, run)
+    _note_seen(config, entries, run, lossy=any(LOSSY in record.flags for record in records))
     summary = catalog.summary
     run.exit_code = 4 if summary["quarantined"] else 0
     run.ledger = catalog.ledger.path
@@ -135,10 +136,11 @@ def run(config: PretrainConfig) -> Run:
     )
 
 
-def _note_seen(config: PretrainConfig, entries: list[Entry], run: Run) -> None:
+def _note_seen(config: PretrainConfig, entries: list[Entry], run: Run, *, lossy: bool) -> None:
     runs = (config.init, config.continue_from)
     before = seen_before(runs, config.encoder, config.objective)
-    write_seen(run.out / "model", (entry.pixel_hash for entry in entries), before)
+    pixels = (entry.pixel_hash for entry in entries)
+    write_seen(run.out / "model", pixels, before, lossy=lossy)
 
 
 def _setting(

@@ -1,7 +1,9 @@
 """Equal pixels have equal hashes, however they are stored; lossy ones only within one machine."""
 
+import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.orientations import axcodes2ornt, ornt_transform
 from PIL import Image, ImageDraw, ImageFont
 
 from medssl.archive import _digest, quality
@@ -46,9 +48,24 @@ def test_one_changed_pixel_changes_the_pixel_hash_alone(tmp_path, x_HW):
 
 def test_lossy_pixels_are_never_compared_across_decoders(monkeypatch):
     here, plain = pixel_hash(np.eye(2), lossy=True), pixel_hash(np.eye(2))
-    monkeypatch.setattr(_digest, "_decoders", lambda: "another decoder 9.9")
+    monkeypatch.setattr(_digest, "decoders", lambda: "another decoder 9.9")
     assert pixel_hash(np.eye(2), lossy=True) != here
     assert pixel_hash(np.eye(2)) == plain
+
+
+@pytest.mark.parametrize("codes", ["LPS", "PIR", "ASL", "IRP"])
+def test_a_volume_has_one_hash_in_whatever_order_its_axes_are_stored(tmp_path, codes):
+    x = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    stored = nib.Nifti1Image(x, np.diag([1.0, 2.0, 3.0, 1.0]))
+    turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(codes))
+    nib.save(stored, tmp_path / "a.nii")
+    nib.save(stored.as_reoriented(turn), tmp_path / "b.nii")
+    nib.save(nib.Nifti1Image(x, np.diag([-1.0, 2.0, 3.0, 1.0])), tmp_path / "mirrored.nii")
+    one, two, mirrored = (
+        examine(only(tmp_path / name), "image", "MR").pixel_hash
+        for name in ("a.nii", "b.nii", "mirrored.nii")
+    )
+    assert one == two != mirrored
 
 
 def test_the_hash_does_not_depend_on_how_a_clip_is_cut(monkeypatch):

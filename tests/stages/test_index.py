@@ -279,6 +279,16 @@ def test_the_whole_data_tree_ends_in_one_outcome_each(medssl_data, tmp_path):
     assert leaks(catalog.records()) == set()
 
 
+@pytest.mark.real
+def test_the_same_scans_as_dicom_and_as_nifti_have_the_same_pixels(medssl_data, tmp_path):
+    hashes = {}
+    for part in ("In", "Ref"):
+        folder = medssl_data / "dcmqa_nih" / part
+        run(IndexConfig(archive=folder, out=tmp_path / part, pixels=True))
+        hashes[part] = {r.pixel_hash for r in Catalog.open(tmp_path / part).records()}
+    assert len(hashes["In"] & hashes["Ref"]) == 18
+
+
 def test_pixels_note_what_cannot_be_learnt_from(tmp_path):
     spoilt = volume(0)[0]
     spoilt[2, 2, 2] = float("nan")

@@ -9,6 +9,7 @@ import pytest
 from medssl.archive.labelled import load_labelled
 from medssl.core.config import Component
 from medssl.core.errors import UsageError
+from medssl.stages import _seen
 from medssl.stages._seen import (
     NOTHING,
     UNKNOWN,
@@ -102,6 +103,24 @@ def test_teachers_have_seen_what_they_have_seen(tmp_path):
     assert seen_before([], plain, learner) == [Seen(frozenset("c"), complete=True)]
     lost = Component(name="supervoxel", teacher={"name": str(tmp_path / "gone")})
     assert seen_before([], plain, lost) == [UNKNOWN]
+
+
+def test_lossy_pictures_are_unknown_to_other_decoders(tmp_path, monkeypatch):
+    for name in ("plain", "lossy", "later"):
+        (tmp_path / name).mkdir()
+    write_seen(tmp_path / "plain", ["a"])
+    write_seen(tmp_path / "lossy", ["a"], lossy=True)
+    write_seen(tmp_path / "later", ["b"], [read_seen(tmp_path / "lossy")])
+    assert all(read_seen(tmp_path / name).complete for name in ("plain", "lossy", "later"))
+    monkeypatch.setattr(_seen, "decoders", lambda: "another decoder 9.9")
+    assert read_seen(tmp_path / "plain").complete
+    for name in ("lossy", "later"):
+        assert read_seen(tmp_path / name).overlap({"case": ["c"]}) == ("unknown", [])
+
+
+def test_a_list_of_other_hashes_is_unknown(tmp_path):
+    (tmp_path / "seen.json").write_text('{"complete": true, "pixel_hashes": ["a"]}')
+    assert read_seen(tmp_path) == UNKNOWN
 
 
 def test_a_run_without_a_list_is_unknown_and_no_run_at_all_has_seen_nothing(tmp_path):
