@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from medssl.core.errors import UsageError
 from medssl.core.geometry import cut_axis
 from medssl.core.seeding import generator
 from medssl.evaluation.bootstrap import bootstrap_mean
@@ -66,6 +67,9 @@ def _plan(cohort: Cohort, seed: int) -> list[tuple[IntArray, IntArray]]:
     """Cases to learn from and to test on: the named test split, or folds of patients.
 
     The penalty is fixed, so there is nothing to choose on validation cases: these teach too.
+
+    Raises:
+        UsageError: no patient is left to learn from, or ``labelled`` asks for more than there are.
     """
     test_N = np.array([split == "test" for split in cohort.split_N])
     names = np.setdiff1d(cohort.patients_N, cohort.patients_N[test_N])
@@ -78,6 +82,9 @@ def _plan(cohort: Cohort, seed: int) -> list[tuple[IntArray, IntArray]]:
             (order[~np.isin(order, fold)], np.flatnonzero(np.isin(cohort.patients_N, fold)))
             for fold in folds
         ]
+    if not all(len(who) for who, _ in parts):
+        what = f"all {len(np.unique(cohort.patients_N))} labelled patients are tested"
+        raise UsageError(what, fix="add labelled patients to learn from, outside of test")
     return [
         (
             np.flatnonzero(

@@ -221,13 +221,17 @@ def splits_of(cohort: Cohort, labels_N: IntArray, seed: int) -> list[Split]:
     """What is learnt from, chosen by and tested on: one split, or one per fold.
 
     Raises:
-        UsageError: a class with too few patients, or ``labelled`` asks for more than there are.
+        UsageError: a class with too few patients, none to learn from, or ``labelled`` asks for
+            more than there are.
     """
     where_N = np.array([split or "" for split in cohort.split_N])
     patients_N, all_N = cohort.patients_N, np.arange(len(labels_N))
     if "test" in where_N:
         test_N = where_N == "test"
         val_N = where_N == "val"
+        if not (~test_N & ~val_N).any():
+            fix = "add labelled cases outside of test and val"
+            raise UsageError("no labelled case is left to learn from", fix=fix)
         if not val_N.any():
             own = all_N[~test_N]
             folds = patient_folds(patients_N[own], labels_N[own], seed, _VAL_FOLDS)

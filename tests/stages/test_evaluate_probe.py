@@ -136,6 +136,22 @@ def test_no_case_of_a_tested_patient_teaches_the_dense_probe():
     assert test.tolist() == [3, 4]
 
 
+@pytest.mark.parametrize("split", [None, "test"])
+def test_a_probe_with_nobody_to_learn_from_says_what_is_missing(split):
+    cohort = SimpleNamespace(
+        split_N=[split] * 3, patients_N=np.zeros(3, int), config=SimpleNamespace(labelled=None)
+    )
+    with pytest.raises(UsageError, match="all 1 labelled patients are tested") as refused:
+        _evaluate_dense._plan(cohort, 0)
+    assert refused.value.fix.startswith("add labelled patients")
+
+
+def test_a_data_set_of_tested_cases_only_teaches_no_classifier(pictures, tmp_path):
+    data = write_disks(tmp_path / "data" / "test", 6).parent
+    with pytest.raises(UsageError, match="no labelled case is left to learn from"):
+        probed(pictures, data, tmp_path)
+
+
 @pytest.mark.slow
 def test_fewer_labels_are_part_of_more_and_show_every_class(pictures, tmp_path):
     for split, first, count in (("train", 0, 12), ("val", 20, 4), ("test", 30, 6)):
