@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +22,10 @@ from medssl.archive.catalog import Catalog
 from medssl.archive.store import Store
 from medssl.core.config import dump_yaml
 from medssl.core.errors import MedsslError, NothingUsableError, ReadError, ResourceError
+from medssl.core.preprocess import Contract
 from medssl.core.runlog import write_text
 from medssl.core.sample import Record
+from medssl.core.viewspec import PartnerKind, PartnerSpec, ViewSpec
 from medssl.stages import _train
 from medssl.stages._plan_facts import prepared_grid
 from medssl.stages._records import Preparation
@@ -70,8 +74,10 @@ class Trial:
     steps: int
 
 
-def fill(catalog: Catalog, records: Sequence[Record], config: PretrainConfig) -> Prepared:
-    """Prepare some records of all sizes into the config's store.
+def fill(
+    catalog: Catalog, records: Sequence[Record], config: PretrainConfig, views: ViewSpec
+) -> Prepared:
+    """Prepare some records of all sizes into the config's store, partners among them.
 
     Raises:
         NothingUsableError: none of them can be read.
@@ -81,7 +87,7 @@ def fill(catalog: Catalog, records: Sequence[Record], config: PretrainConfig) ->
     store = Store(config.store, contract)
     prepare_one = Preparation(catalog.folder, store)
     ids, values, start_s = [], 0, time.perf_counter()
-    chosen = _of_all_sizes(records, contract)
+    chosen = to_try(records, contract, views.partner)
     for record in chosen:
         try:
             prepare_one(record)
@@ -162,12 +168,43 @@ def _read(run: Path, config: PretrainConfig, workers: int) -> Trial:
     )
 
 
-def _of_all_sizes(records: Sequence[Record], contract: Any) -> list[Record]:
-    """A few records, evenly spread over the sizes of all."""
+def to_try(
+    records: Sequence[Record], contract: Contract, partner: PartnerSpec | None
+) -> list[Record]:
+    """A few records, evenly spread over the sizes of all.
+
+    Whole patients or studies where partners are of one; one of each patient where they are of two.
+    """
     count = PICTURES if records[0].kind == "image" else VOLUMES
-    ordered = sorted(records, key=lambda one: prepared_grid(one, contract).values)
-    count = min(count, len(ordered))
-    return [ordered[(2 * place + 1) * len(ordered) // (2 * count)] for place in range(count)]
+    kind = partner.kind if partner else None
+    groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for one in records:
+        groups[_group(one, kind)].append(one)
+    if kind == "anatomy":
+        return _spread([[group[0]] for group in groups.values()], contract, count)
+    with_partners = [group[:count] for group in groups.values() if len(group) > 1]
+    return _spread(with_partners or [[one] for one in records], contract, count)
+
+
+def _group(record: Record, kind: PartnerKind | None) -> tuple[str, ...]:
+    """What partners have in common; for other kinds of partners, or none, a record stands alone."""
+    if kind == "anatomy":
+        return (record.patient_id,)
+    if kind == "patient":
+        return record.patient_id, str(record.kind == "image")
+    return (record.patient_id, record.study_id) if kind == "study" else (record.record_id,)
+
+
+def _spread(groups: list[list[Record]], contract: Contract, count: int) -> list[Record]:
+    """Whole groups of all sizes, with about ``count`` records in all."""
+
+    def values(group: list[Record]) -> int:
+        return sum(prepared_grid(one, contract).values for one in group)
+
+    ordered = sorted(groups, key=values)
+    n = min(max(count // statistics.median_low(map(len, ordered)), 1), len(ordered))
+    chosen = (ordered[(2 * place + 1) * len(ordered) // (2 * n)] for place in range(n))
+    return [one for group in chosen for one in group]
 
 
 def _linked(catalog: Catalog, folder: Path) -> Path:

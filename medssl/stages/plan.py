@@ -110,7 +110,7 @@ def _tried_out(
     with tempfile.TemporaryDirectory(prefix="medssl-plan-") as name:
         private = Path(name)
         store = private / "store"
-        prepared = fill(catalog, made.records, made.config(store=store))
+        prepared = fill(catalog, made.records, made.config(store=store), made.views)
         for parts in _parts(made):
             config = made.config(store=store, accumulate=parts, out=private / f"trial{parts}")
             trial = try_out(catalog, config, prepared.ids)

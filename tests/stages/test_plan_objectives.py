@@ -1,17 +1,24 @@
 """What a plan makes of an objective that is asked for: recipe, encoder, crop, records to try."""
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 import torch
 
+from medssl.archive.catalog import Catalog
 from medssl.core.config import read_yaml
 from medssl.core.errors import ResourceError
+from medssl.core.preprocess import Contract
 from medssl.core.registry import OBJECTIVES
+from medssl.core.viewspec import PartnerSpec
 from medssl.encoders._base import build_encoder
 from medssl.stages import _plan_rules as rules
 from medssl.stages import plan
 from medssl.stages._crop import crop_of, views_asked
 from medssl.stages._plan_facts import Grid
 from medssl.stages._plan_page import Estimate
+from medssl.stages._plan_trial import to_try
 from medssl.stages.pretrain import PretrainConfig
 from medssl.training.optim import OptimConfig
 from tests.stages.test_plan import ALL_TRAIN, LAPTOP, make_catalog, planned, volumes
@@ -80,3 +87,35 @@ def test_asking_for_views_draws_no_number_that_a_run_would_draw():
     encoder, before = build_encoder("resenc-xs", {}, 1), torch.get_rng_state()
     views_asked(config, encoder, (32, 32, 32), 3)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def of_patients(scans, patients, each):
+    """Records of so many patients, ``each`` of one patient of very different sizes."""
+    [one, *_] = Catalog.open(scans).records()
+    return [
+        replace(one, record_id=f"{p}.{n}", patient_id=f"p{p}", study_id=f"s{p}",
+                shape=(1, 8 + 40 * n + (3 if n else 1) * p % 10, 32, 32))
+        for p in range(patients) for n in range(each)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["patient", "study"])
+def test_a_trial_holds_whole_patients_where_their_records_are_partners(scans, kind):
+    records = of_patients(scans, 10, 2)
+    alone = replace(records[0], record_id="alone", patient_id="alone", study_id="alone")
+    tried = to_try([alone, *records], Contract(), PartnerSpec(kind=kind))
+    assert sorted(Counter(one.patient_id for one in tried).values()) == [2, 2]
+    plain = to_try(records, Contract(), None)
+    assert len({one.patient_id for one in plain}) == len(plain) == 4
+
+
+def test_a_trial_holds_several_patients_where_partners_are_of_others(scans):
+    records = of_patients(scans, 2, 50)
+    tried = to_try(records, Contract(), PartnerSpec(kind="anatomy"))
+    assert {one.patient_id for one in tried} == {"p0", "p1"}
+
+
+def test_a_patient_with_very_many_records_is_not_tried_whole(scans):
+    tried = to_try(of_patients(scans, 3, 40), Contract(), PartnerSpec(kind="patient"))
+    assert len(tried) == 4
+    assert len({one.patient_id for one in tried}) == 1
