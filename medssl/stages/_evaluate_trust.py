@@ -24,6 +24,7 @@ from medssl.core.errors import UsageError
 from medssl.evaluation.calibration_summary import Events, Summary
 from medssl.evaluation.refusal import summarise
 from medssl.stages import _predict_quality
+from medssl.stages._pairs import by_case
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -32,7 +33,7 @@ class Trust:
     """Collects cases; nothing is said where there is nothing to say."""
 
     def __init__(self, sites: Path | None, make: Callable[[], Summary | Events]) -> None:
-        self.site_of = None if sites is None else read_sites(sites)
+        self.site_of = None if sites is None else by_case(sites, "site")
         self.whole = make()
         self.per_site: dict[str, Summary | Events] = defaultdict(make)
         self.quality: list[float] = []
@@ -82,27 +83,12 @@ class Trust:
         return {"n": int(refer.sum()), **means}
 
 
-def read_sites(path: Path) -> dict[str, str]:
-    """Site of each case.
-
-    Raises:
-        UsageError: no such table.
-    """
-    if not path.is_file():
-        raise UsageError("the file of sites does not exist", where=str(path))
-    with path.open(encoding="utf-8", newline="") as file:
-        table = csv.DictReader(file)
-        if not {"case", "site"} <= set(table.fieldnames or ()):
-            raise UsageError("sites need the columns case,site", where=str(path))
-        return {row["case"]: row["site"] for row in table}
-
-
 def read_quality(pred: Path) -> dict[str, Mapping[str, str]]:
     """Rows of ``quality.csv`` by record id; empty where there is none."""
     path = pred / _predict_quality.NAME
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return {
             row["record_id"]: row for row in csv.DictReader(file) if row.get("refer") is not None
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -67,17 +68,11 @@ def patients_of(groups: Path | None, pairs: list[Pair]) -> list[str]:
     """Patient of each pair; without a table every case is its own.
 
     Raises:
-        UsageError: no such table, or a case without patient.
+        UsageError: see :func:`by_case`; or a case without patient.
     """
     if groups is None:
         return [pair.case for pair in pairs]
-    if not groups.is_file():
-        raise UsageError("the file of groups does not exist", where=str(groups))
-    with groups.open(encoding="utf-8", newline="") as file:
-        table = csv.DictReader(file)
-        if not {"case", "patient"} <= set(table.fieldnames or ()):
-            raise UsageError("groups need the columns case,patient", where=str(groups))
-        patient_of = {row["case"]: row["patient"] for row in table}
+    patient_of = by_case(groups, "patient")
     found = []
     for pair in pairs:
         names = (n for n in reference_names(pair.case) if n in patient_of)
@@ -85,6 +80,35 @@ def patients_of(groups: Path | None, pairs: list[Pair]) -> list[str]:
         if name is None:
             raise UsageError("a case has no patient", where=f"{groups}: {pair.case}")
         found.append(patient_of[name])
+    return found
+
+
+def by_case(path: Path, column: str) -> dict[str, str]:
+    """What a CSV table with the columns ``case`` and ``column`` says of each case.
+
+    Raises:
+        UsageError: no such table or column, an empty cell, a case with two values, not UTF-8.
+    """
+    if not path.is_file():
+        raise UsageError(f"the table case,{column} does not exist", where=str(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        fix = "in a spreadsheet: save as 'CSV UTF-8'"
+        raise UsageError("a table is not in UTF-8", where=str(path), fix=fix) from None
+    table = csv.DictReader(io.StringIO(text))
+    if not {"case", column} <= set(table.fieldnames or ()):
+        fix = f"first line: case,{column} (with commas between the cells)"
+        raise UsageError(f"a table lacks the columns case,{column}", where=str(path), fix=fix)
+    found: dict[str, str] = {}
+    for row in table:
+        case, value = ((row[name] or "").strip() for name in ("case", column))
+        where = f"{path} line {table.line_num}"
+        if not case or not value:
+            fix = "fill both cells, or take the line out"
+            raise UsageError(f"a row has no case or no {column}", where=where, fix=fix)
+        if found.setdefault(case, value) != value:
+            raise UsageError(f"a case has two values of {column}", where=where)
     return found
 
 

@@ -1,6 +1,7 @@
 """evaluate: pairing, refusals and the shape of metrics.json."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from medssl.core.errors import MedsslError, NothingUsableError, UsageError
+from medssl.stages._pairs import Pair, patients_of
 from medssl.stages.evaluate import EvaluateConfig, run
 from tests.picture_archive import write_picture
 
@@ -141,6 +143,34 @@ def test_patients_are_the_units_of_the_interval(folders, tmp_path):
     groups.write_text("case,patient\na,p1\n")
     with pytest.raises(UsageError, match="no patient"):
         evaluate(folders, tmp_path, groups=groups, overwrite=True)
+
+
+GROUPS = "case,patient\r\nfäll1,p1\r\nfäll2,p1\r\n"
+PAIRS = [Pair(case, Path(), Path()) for case in ("fäll1", "fäll2")]
+
+
+def test_a_table_of_a_spreadsheet_is_read_with_its_mark(tmp_path):
+    (tmp_path / "g.csv").write_bytes(GROUPS.encode("utf-8-sig"))
+    assert patients_of(tmp_path / "g.csv", PAIRS) == ["p1", "p1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "place"),
+    [
+        (GROUPS.encode("latin-1"), "UTF-8", "g.csv"),
+        (GROUPS.encode("utf-16"), "UTF-8", "g.csv"),
+        (GROUPS.replace(",", ";").encode(), "case,patient", "g.csv"),
+        (GROUPS.replace("fäll2,p1", "fäll2").encode(), "no patient", "g.csv line 3"),
+        (GROUPS.replace("fäll1,p1", "fäll1, ").encode(), "no patient", "g.csv line 2"),
+        (GROUPS.replace("fäll2", "").encode(), "no case", "g.csv line 3"),
+        (GROUPS.replace("fäll2,p1", "fäll1,p2").encode(), "two values", "g.csv line 3"),
+    ],
+)
+def test_a_table_that_leaves_a_patient_open_is_refused(tmp_path, content, what, place):
+    (tmp_path / "g.csv").write_bytes(content)
+    with pytest.raises(UsageError, match=what) as refused:
+        patients_of(tmp_path / "g.csv", PAIRS)
+    assert refused.value.where.endswith(place)
 
 
 def test_an_earlier_result_is_kept_unless_asked(folders, tmp_path):

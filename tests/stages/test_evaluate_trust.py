@@ -82,6 +82,8 @@ def test_a_site_whose_probabilities_are_wrong_stands_out(masks):
     write_rows(masks / "sites.csv", ("case", "site"), *rows)
     found = run(masks, "segmentation", sites=masks / "sites.csv")["calibration"]["per_site"]
     assert found["there"]["ece"] > 3 * found["here"]["ece"]
+    (masks / "sites.csv").write_bytes(b"\xef\xbb\xbf" + (masks / "sites.csv").read_bytes())
+    assert run(masks, "segmentation", sites=masks / "sites.csv")["calibration"]["per_site"] == found
     write_rows(masks / "sites.csv", ("case", "site"), *rows[1:])
     with pytest.raises(UsageError, match="no site"):
         run(masks, "segmentation", sites=masks / "sites.csv")
