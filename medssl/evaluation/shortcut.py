@@ -23,7 +23,8 @@ ANATOMY, SCANNER = ("body_part", "view"), ("vendor", "site_id")
 NEIGHBOURS, TEMPERATURE = 10, 0.07
 # A label is read out if it has two values, each of so many patients, ...
 FEWEST_PATIENTS = 3
-# ... and is worth a warning from this excess over chance on, if that is no accident.
+# ... and is worth a warning from this excess over chance on, if neither that nor its lead over the
+# anatomy is an accident.
 NOTABLE, STANDARD_ERRORS = 0.1, 2.0
 
 
@@ -96,8 +97,9 @@ def read_outs(
 def shortcut(found: Mapping[str, Readout]) -> str:
     """The warning, in plain words; empty = none.
 
-    It is given where a scanner label is read out better than every anatomy label, by an excess of
-    at least 0.1 and two standard errors. Without an anatomy label there is nothing to compare with.
+    It is given where the scanner label that is read out best has an excess of at least 0.1 and two
+    standard errors, and leads the best anatomy label by two standard errors of their difference.
+    Without an anatomy label there is nothing to compare with.
 
     >>> seen = {"site_id": Readout(0.8, 0.1), "body_part": Readout(0.3, 0.1)}
     >>> shortcut(seen)
@@ -110,8 +112,9 @@ def shortcut(found: Mapping[str, Readout]) -> str:
     if not (scanner and anatomy):
         return ""
     (worst, name), (best, beside) = max(scanner), max(anatomy)
-    sure = worst >= max(NOTABLE, STANDARD_ERRORS * found[name].error)
-    if not sure or worst <= best:
+    error, error_beside = found[name].error, found[beside].error
+    notable = worst >= max(NOTABLE, STANDARD_ERRORS * error)
+    if not notable or worst - best <= STANDARD_ERRORS * math.hypot(error, error_beside):
         return ""
     seen = f"{name} (excess {worst:.2f}) better than {beside} ({best:.2f})"
     return f"the embedding tells {seen}: a shortcut"

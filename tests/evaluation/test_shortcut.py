@@ -82,6 +82,26 @@ def test_an_excess_that_may_be_accident_is_no_warning():
     assert shortcut({"vendor": Readout(0.9, 0.01, 2, 900)}) == ""  # nothing to compare with
 
 
+@pytest.mark.parametrize(("part_signal", "warned"), [(2.0, range(5)), (0.0, range(30, 41))])
+def test_a_site_that_is_told_no_better_than_anatomy_is_rarely_called_a_shortcut(
+    part_signal, warned
+):
+    # 40 cohorts of 60 patients: site and anatomy equally plain, or the site alone.
+    calls = 0
+    for seed in range(40):
+        z, site, part, patients = cohort(60, 2, seed)
+        z += np.stack([2 * site, part_signal * part], axis=1)
+        labels = {"site_id": named(site, "a", "b"), "body_part": named(part, "HEAD", "CHEST")}
+        calls += bool(shortcut(read_outs(z, labels, patients)))
+    assert calls in warned
+
+
+def test_a_lead_within_its_error_is_no_warning():
+    found = {"site_id": Readout(0.8, 0.1, 2, 40), "body_part": Readout(0.5, 0.12, 2, 40)}
+    assert shortcut(found) == ""  # 0.3 of 2 x 0.156
+    assert shortcut({**found, "body_part": Readout(0.5, 0.1, 2, 40)})  # 0.3 of 2 x 0.141
+
+
 def test_features_that_are_all_the_same_read_nothing_out():
     found = read_out(np.ones((20, 4)), ["a"] * 10 + ["b"] * 10, np.arange(20))
     assert found.excess == 0
