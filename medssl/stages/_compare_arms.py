@@ -117,13 +117,16 @@ def arms_of(
 
 
 def write_random(arms: Sequence[Arm], seed: int, labelled: Labelled) -> None:
-    """The model folders of random weights for this seed."""
+    """The model folders of random weights for this seed, where they are not there yet."""
     for arm in arms:
-        folder = arm.init(seed)
-        if arm.against or (folder / "card.json").is_file():
+        if arm.against:
             continue
         pretrained = next(one for one in arms if one.against in (arm.name, arm.name.split(_AS)[0]))
-        card = _card(pretrained.folder, labelled)
+        folder, card = arm.init(seed), _card(pretrained.folder, labelled)
+        if (folder / "card.json").is_file() and _card(folder, labelled) == card:
+            continue
+        # Of another network: a run was stopped, and goes on with another --init.
+        (folder / "card.json").unlink(missing_ok=True)
         seed_everything(seed)
         encoder = build_from_card(card)
         save_model(folder, card, {"encoder": encoder})

@@ -54,6 +54,20 @@ def test_runs_of_one_network_share_its_random_weights_and_others_have_their_own(
     assert card.contract.spacing_mm == (1.0, 1.0, 1.0)
 
 
+def test_random_weights_of_another_network_are_drawn_anew_and_of_the_same_are_kept(tmp_path):
+    """A comparison that was stopped before its first training, and goes on with another run."""
+    _, found = arms(tmp_path, write_run(tmp_path / "one"))
+    write_random(found, 0, LABELLED)
+    weights = found[0].init(0) / "weights.safetensors"
+    written = weights.stat().st_mtime_ns
+    write_random(found, 0, LABELLED)
+    assert weights.stat().st_mtime_ns == written
+    _, other = arms(tmp_path, write_run(tmp_path / "two", "vit3d-xs"))
+    assert other[0].init(0) == found[0].init(0)
+    write_random(other, 0, LABELLED)
+    assert load_card(other[0].init(0))[0].encoder.name == "vit3d-xs"
+
+
 def test_arms_that_train_as_long_have_seen_as_many_samples(tmp_path):
     config, found = arms(tmp_path, write_run(tmp_path / "run", steps=9), equal_compute=True)
     scratch, longer, run = found
