@@ -21,7 +21,7 @@ from medssl.archive.identity import case_stem
 from medssl.archive.labelled import Labelled, load_labelled
 from medssl.archive.labelled_classes import ClassCase, LabelledClasses, load_classes
 from medssl.core.errors import NothingUsableError, UsageError
-from medssl.core.runlog import write_text
+from medssl.core.runlog import file_digest, write_text
 from medssl.core.seeding import generator
 from medssl.stages._classify import stratified_order
 
@@ -224,6 +224,25 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-def digests(cases: Iterable[Case], hashes: Mapping[str, Sequence[str]]) -> list[str]:
-    """Pixel hashes of these cases, sorted."""
-    return sorted(one for case in cases for one in hashes[case.name])
+def digests(data: Data, hashes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Of all that the data say: of each case its pixels, label, patient and split.
+
+    The patient decides who is chosen; a label that was corrected is another reference.
+    """
+    return {
+        "label_names": data.labelled.labels,
+        **{
+            key: sorted(
+                [*hashes[case.name], _reference(case, data), case.patient, case.split or ""]
+                for case in cases
+            )
+            for key, cases in (("learnt", data.learnt), ("tested", data.tested))
+        },
+    }
+
+
+def _reference(case: Case, data: Data) -> str:
+    """Name of its class, or hash of its label map."""
+    if isinstance(data.labelled, LabelledClasses):
+        return data.labelled.labels[_target(case)]
+    return file_digest(_label(case))

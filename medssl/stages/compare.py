@@ -254,8 +254,7 @@ def _digests(
     hashes: Mapping[str, Sequence[str]],
 ) -> dict[str, str]:
     """Of everything that decides the results of each arm."""
-    cases = {"learnt": data.learnt, "tested": data.tested}
-    common = {key: data_of.digests(found, hashes) for key, found in cases.items()}
+    common = data_of.digests(data, hashes)
     return {arm.name: config_digest(plan, {**common, "weights": arm.weights}) for arm in arms}
 
 

@@ -140,6 +140,21 @@ def test_a_changed_plan_is_refused_and_more_seeds_are_not(done, place, monkeypat
     assert [row["labels"] for row in fewer.result["rows"]] == [2, 2]
 
 
+@pytest.mark.parametrize("part", ["tested", "learnt"])
+def test_results_against_other_references_do_not_go_into_one_table(done, place, monkeypatch, part):
+    monkeypatch.setattr(compare, "carry_out", lambda *_: pytest.fail("nothing is to be trained"))
+    label = getattr(load(place / "data", "segmentation", 0.3), part)[0].label
+    before = label.read_bytes()
+    save(label, volume(50)[1], "uint8")  # the same picture, another outline
+    try:
+        with pytest.raises(UsageError, match="of another plan"):
+            medssl.compare(
+                data=place / "data", init=place / "masked", out=done.out, resume=True, **COMMON
+            )
+    finally:
+        label.write_bytes(before)
+
+
 def test_a_pretraining_that_has_seen_test_scans_is_refused_or_marked(place, tmp_path):
     seen = pretrain(tmp_path / "seen", write_images(tmp_path / "archive", 6), allow_test=True)
     given = {"data": place / "data", "init": seen, "labels": (1,), "seeds": 1}

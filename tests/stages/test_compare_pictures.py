@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 import medssl
 from medssl.archive.labelled import load_labelled
-from medssl.stages._compare_data import link_tested, load, write_learnt
+from medssl.stages._compare_data import digests, link_tested, load, write_learnt
 from medssl.stages._paired import case_scores
 from tests.picture_archive import blob, write_labelled_pictures, write_picture, write_pictures
 from tests.training_archive import save, volume
@@ -59,6 +59,28 @@ def test_classes_are_compared_by_their_balanced_accuracy(pretrained, tmp_path):
         scores = list(case_scores(file, "balanced_accuracy").values())
         whole = json.loads(file.read_text())["balanced_accuracy"]["mean"]
         assert sum(scores) / len(scores) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("label", "large"), ("patient", "p1"), ("split", "val")]
+)
+def test_a_class_a_patient_or_a_split_that_was_changed_is_another_plan(tmp_path, column, value):
+    rows = []
+    for n in range(6):
+        write_picture(tmp_path / f"{n}.png", blob(n)[0])
+        label, split = ("small", "large")[n % 2], ("train", "test")[n // 4]
+        rows.append({"image": f"{n}.png", "label": label, "patient": f"p{n}", "split": split})
+
+    def digest():
+        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+        (tmp_path / "labelled.csv").write_text("\n".join(lines) + "\n")
+        data = load(tmp_path, "classification", 0.3)
+        return digests(data, {case.name: ["ab"] for case in (*data.learnt, *data.tested)})
+
+    before = digest()
+    assert before == digest()
+    rows[2][column] = value
+    assert before != digest()
 
 
 def test_the_owner_alone_reads_where_scans_lie(pretrained, tmp_path):
