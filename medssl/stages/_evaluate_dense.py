@@ -21,7 +21,7 @@ from medssl.evaluation.dense import DenseProbe
 from medssl.evaluation.folds import FOLDS
 from medssl.evaluation.segmentation import dice
 from medssl.inference.sliding import predict_scores
-from medssl.stages._features import GreyLevels
+from medssl.stages._features import GreyLevels, finite
 from medssl.stages._kinds import Stored, wanted_patients
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def dense_rows(
 
     Raises:
         UsageError: fewer than two patients, or ``labelled`` asks for more than there are.
+        MedsslError: features that are not finite.
     """
+    finite(cohort.frozen.vector(cohort.store, cohort.cases[0].entry)[None])
     plans = [_plan(cohort, seed) for seed in range(config.seeds)]
     tested = np.unique(np.concatenate([test for _, test in plans[0]]))
     kinds: list[tuple[str, Callable[[int], nn.Module]]] = [

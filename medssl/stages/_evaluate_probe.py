@@ -43,7 +43,7 @@ from medssl.evaluation.knn import knn_predict
 from medssl.evaluation.linear import linear_probe
 from medssl.stages._classify import Classification, stratified_order, target_of, without_copies
 from medssl.stages._evaluate_dense import dense_rows
-from medssl.stages._features import Frozen, pixels
+from medssl.stages._features import Frozen, finite, pixels
 from medssl.stages._init import load_init
 from medssl.stages._kinds import Kind, Stored, wanted_patients
 from medssl.stages._labelled_store import case_key, fill_store
@@ -95,6 +95,7 @@ def evaluate_probe(config: EvaluateConfig) -> dict[str, Any]:
         UsageError: no data set or run, an encoder of something else, too few patients, a patient
             or an image in two splits.
         ReadError: a case cannot be used.
+        MedsslError: features that are not finite.
     """
     if config.data is None or config.checkpoint is None:
         raise UsageError("a probe needs data and checkpoint", fix="--data D --checkpoint RUN")
@@ -208,7 +209,7 @@ def _kinds_of_features(
 
     def seen_by(frozen: Frozen) -> npt.NDArray[Any]:
         look = frozen.tokens if tokens else frozen.vector
-        return np.stack([look(cohort.store, one.entry) for one in cohort.cases])
+        return finite(np.stack([look(cohort.store, one.entry) for one in cohort.cases]))
 
     trained = seen_by(cohort.frozen)
     yield "this checkpoint", lambda _seed: trained

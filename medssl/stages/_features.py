@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from medssl.archive.store import Entry, Store
 from medssl.core.config import Component
+from medssl.core.errors import MedsslError
 from medssl.core.features import Features
 from medssl.core.geometry import Plane, cut_axis
 from medssl.core.seeding import seed_everything
@@ -136,6 +137,20 @@ class Frozen:
         with memory_named(entry.shape):
             for x in self.windows(store, entry):
                 yield self.crop, self.encoder(x.to(self.device))
+
+
+def finite(x_N: FloatArray) -> FloatArray:
+    """The features of N records as they are.
+
+    Raises:
+        MedsslError: some are not finite.
+    """
+    bad = sum(not np.isfinite(x).all() for x in x_N)
+    if bad:
+        what = f"the features of {bad} of {len(x_N)} records are not finite"
+        fix = "the weights may have diverged: take another run, with a lower learning rate"
+        raise MedsslError(what, fix=fix)
+    return x_N
 
 
 class GreyLevels(nn.Module):

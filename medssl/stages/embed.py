@@ -38,7 +38,7 @@ from medssl.evaluation.shortcut import read_outs, shortcut
 from medssl.pages.sheet import scatter_png, sheet_png
 from medssl.stages import index
 from medssl.stages._embed_pictures import dense_rows, neighbour_rows, principal
-from medssl.stages._features import Frozen, evenly, pixels
+from medssl.stages._features import Frozen, evenly, finite, pixels
 from medssl.stages._health import SHORTCUT_FIX
 from medssl.stages._predict_setup import device_of
 from medssl.stages._records import fill_store, free_labels, select, store_key, stored
@@ -47,6 +47,8 @@ from medssl.stages.pretrain import PretrainConfig
 
 # Records on which labels are read out, evenly spaced: the baselines see as many.
 _MOST_READ = 1_000
+# What is written beside the table, as the end of its name.
+_FACTS, _MAP, _NEIGHBOURS, _DENSE = ".json", "_map.png", "_neighbours.png", "_dense.png"
 
 
 class EmbedConfig(Config):
@@ -74,8 +76,9 @@ def run(config: EmbedConfig) -> Run:
     """Embed every record that the encoder takes, of whatever split; ``Run.result`` is ``e.json``.
 
     Raises:
-        UsageError: output in use, or no model in the checkpoint.
+        UsageError: an output in use, or no model in the checkpoint.
         NothingUsableError: no record that the encoder takes.
+        MedsslError: vectors that are not finite.
     """
     _check_out(config)
     frozen, card = Frozen.of_run(config.checkpoint, device_of(config.device))
@@ -97,15 +100,15 @@ def run(config: EmbedConfig) -> Run:
         "principal_shares": shares,
         **_read_out(frozen, kept, z_ND, labels),
     }
-    write_text(_beside(config, ".json"), json.dumps(finished.result, indent=1) + "\n")
+    write_text(_beside(config, _FACTS), json.dumps(finished.result, indent=1) + "\n")
     told = {name: v for name, v in labels.items() if len({one for one in v if one}) > 1}
     pictures = {
-        "map": scatter_png(points_N2, told or {"all records": [""] * len(found)}),
-        "neighbours": sheet_png(neighbour_rows(catalog, found, kept, z_ND)),
-        "dense": sheet_png(dense_rows(catalog, found, kept, frozen)),
+        _MAP: scatter_png(points_N2, told or {"all records": [""] * len(found)}),
+        _NEIGHBOURS: sheet_png(neighbour_rows(catalog, found, kept, z_ND)),
+        _DENSE: sheet_png(dense_rows(catalog, found, kept, frozen)),
     }
-    for name, data in pictures.items():
-        write_bytes(_beside(config, f"_{name}.png"), data)
+    for ending, data in pictures.items():
+        write_bytes(_beside(config, ending), data)
     if finished.result["shortcut"]:
         rich.get_console().print(f"{finished.result['shortcut']}; {SHORTCUT_FIX}")
     finished.ledger = catalog.ledger.path
@@ -141,9 +144,11 @@ def _check_out(config: EmbedConfig) -> None:
     if config.out.suffix != ".parquet":
         fix = f"-o {config.out.name}.parquet"
         raise UsageError("the output is no .parquet file", where=str(config.out), fix=fix)
-    if config.out.is_dir() or (config.out.exists() and not config.overwrite):
-        fix = "choose another file, or give --overwrite"
-        raise UsageError("the output exists", where=str(config.out), fix=fix)
+    endings = (_FACTS, _MAP, _NEIGHBOURS, _DENSE)
+    for path in (config.out, *(_beside(config, one) for one in endings)):
+        if path.is_dir() or (path.exists() and not config.overwrite):
+            fix = "choose another file, or give --overwrite"
+            raise UsageError("the output exists", where=str(path), fix=fix)
     config.out.parent.mkdir(parents=True, exist_ok=True)
 
 
@@ -187,7 +192,12 @@ def _kept(
 def _vectors(
     catalog: Catalog, frozen: Frozen, records: list[Record], kept: StoredRecords
 ) -> tuple[npt.NDArray[np.float32], StoredRecords]:
-    """Vectors, and the records that have one; what cannot be embedded goes to the ledger."""
+    """Vectors, and the records that have one; what cannot be embedded goes to the ledger.
+
+    Raises:
+        NothingUsableError: no record can be read.
+        MedsslError: a vector that is not finite.
+    """
     ids = {store_key(kept.store, record): record.record_id for record in records}
     vectors: list[npt.NDArray[np.float32]] = []
     seen: list[int] = []
@@ -203,7 +213,7 @@ def _vectors(
         raise NothingUsableError("no record could be embedded", fix="see quarantine.jsonl")
     entries: Sequence[Entry] = [kept.entries[k] for k in seen]
     owners = [int(k) for k in kept.patients[seen]]
-    return np.stack(vectors), StoredRecords(kept.store, entries, owners)
+    return finite(np.stack(vectors)), StoredRecords(kept.store, entries, owners)
 
 
 def _read_out(

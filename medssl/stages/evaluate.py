@@ -99,15 +99,16 @@ def run(config: EvaluateConfig) -> Run:
         MedsslError: a file without partner, other grid, labels that are no whole numbers.
         NothingUsableError: no case, or no label in any case.
     """
-    if config.out.is_dir() or (config.out.exists() and not config.overwrite):
-        fix = "choose another file, or give --overwrite"
-        raise UsageError("the output exists", where=str(config.out), fix=fix)
+    page = config.out.with_name(f"{config.out.stem}_calibration.html")
+    for path in (config.out, page) if config.probe is None else (config.out,):
+        if path.is_dir() or (path.exists() and not config.overwrite):
+            fix = "choose another file, or give --overwrite"
+            raise UsageError("the output exists", where=str(path), fix=fix)
     finished = Run("evaluate", config.out)
     finished.result = _measured(config)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(config.out, json.dumps(finished.result, indent=1, allow_nan=False) + "\n")
     if "calibration" in finished.result or "selective" in finished.result:
-        page = config.out.with_name(f"{config.out.stem}_calibration.html")
         write_text(page, calibration_page(finished.result))
     return finished
 

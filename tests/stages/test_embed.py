@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from medssl.core.errors import NothingUsableError, UsageError
+from medssl.core.errors import MedsslError, NothingUsableError, UsageError
 from medssl.stages import pretrain
 from medssl.stages._embed_pictures import principal
 from medssl.stages._features import Frozen
@@ -103,6 +103,27 @@ def test_an_earlier_file_is_kept_and_another_ending_refused(trained, tmp_path):
         embedded(trained, tmp_path, tmp_path / "e.parquet")
     with pytest.raises(UsageError, match=r"no \.parquet"):
         embedded(trained, tmp_path, tmp_path / "e.csv")
+
+
+@pytest.mark.parametrize("ending", [".json", "_map.png", "_neighbours.png", "_dense.png"])
+def test_nothing_beside_the_table_is_replaced_unasked(trained, tmp_path, ending):
+    (tmp_path / f"e{ending}").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="exists"):
+        embedded(trained, tmp_path / "no_archive", tmp_path / "e.parquet")
+    assert (tmp_path / f"e{ending}").read_bytes() == b"mine"
+
+
+def test_weights_that_have_diverged_are_refused_and_leave_no_file(
+    trained,
+    two_sites,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    lost = np.full(8, np.nan, np.float32)
+    monkeypatch.setattr(Frozen, "vector", lambda *_: lost)
+    with pytest.raises(MedsslError, match="16 of 16 records are not finite"):
+        embedded(trained, two_sites, tmp_path / "e.parquet")
+    assert not list(tmp_path.iterdir())
 
 
 def test_principal_components_equal_sklearns():

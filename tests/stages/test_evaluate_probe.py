@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from medssl.core.errors import ReadError, UsageError
+from medssl.core.errors import MedsslError, ReadError, UsageError
 from medssl.encoders.card import load_card
 from medssl.evaluation import dense
 from medssl.stages import _evaluate_dense, _features, pretrain
@@ -205,6 +205,16 @@ def test_dense_probe_of_pictures(pictures, tmp_path, quick_dense):
 def test_a_class_with_too_few_patients_is_refused(pictures, tmp_path):
     with pytest.raises(UsageError, match="needs 3"):
         probed(pictures, write_disks(tmp_path / "data", 4), tmp_path)
+
+
+def test_features_that_are_not_finite_are_no_result(pictures, tmp_path, monkeypatch):
+    lost = np.full(8, np.nan, np.float32)
+    monkeypatch.setattr(_features.Frozen, "vector", lambda *_: lost)
+    with pytest.raises(MedsslError, match="12 of 12 records are not finite"):
+        probed(pictures, write_disks(tmp_path / "data", 12), tmp_path)
+    masks = write_labelled_pictures(tmp_path / "masks", 2, colour=False)
+    with pytest.raises(MedsslError, match="not finite"):
+        probed(pictures, masks, tmp_path, probe="dense")
 
 
 def test_one_picture_in_two_classes_is_refused(pictures, tmp_path):

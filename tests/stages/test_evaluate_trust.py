@@ -97,6 +97,15 @@ def test_predictions_without_quality_are_scored_as_ever(masks):
     assert not (masks / "metrics_calibration.html").exists()
 
 
+def test_a_page_of_another_result_is_kept_unless_asked(masks):
+    (masks / "other_calibration.html").write_text("mine")
+    given = {"pred": masks / "pred", "ref": masks / "ref", "out": masks / "other.json"}
+    with pytest.raises(UsageError, match="exists"):
+        evaluate.run(EvaluateConfig(task="segmentation", **given))
+    assert (masks / "other_calibration.html").read_text() == "mine"
+    assert not (masks / "other.json").exists()
+
+
 def test_phases_are_judged_by_the_chance_of_the_predicted_one(tmp_path):
     rows = [(f"{t}.000", "cut", "0.8000") for t in range(10)]
     write_rows(tmp_path / "pred" / "v_phases.csv", ("time_s", "phase", "probability"), *rows)
