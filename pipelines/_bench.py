@@ -38,12 +38,21 @@ def write_table(
     by: str = "",
 ) -> None:
     """Write ``<folder>/<name>.md`` and show it; ``by`` is the pipeline, if not of that name."""
+    text = table(title, head, rows, note, by=by or name)
+    write_text(folder / f"{name}.md", text)
+    typer.echo(text)
+
+
+def table(
+    title: str, head: Sequence[str], rows: Sequence[Sequence[object]], note: str, by: str
+) -> str:
+    """A page of one table, by the pipeline of that name."""
     lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
     origin = (
-        f"Written by `python -m pipelines.{by or name}`; medssl {medssl.__version__}, "
+        f"Written by `python -m pipelines.{by}`; medssl {medssl.__version__}, "
         f"Python {platform.python_version()}, {os.cpu_count()} CPUs."
     )
-    text = "\n".join(
+    return "\n".join(
         [
             f"# {title}",
             "",
@@ -55,8 +64,6 @@ def write_table(
             "",
         ]
     )
-    write_text(folder / f"{name}.md", text)
-    typer.echo(text)
 
 
 def peak_mb(command: list[str]) -> float:
