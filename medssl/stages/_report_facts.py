@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from medssl.encoders.card import Card, load_card
 
 # Kept in metrics.json of evaluate beside the measures: one row per case, not a measure.
 CASES = "cases"
+# Of a probe: its measures, a row for each kind of features.
+ROWS = "rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class Facts:
         curves: step and value of everything logged, by name.
         health: lines of ``health.jsonl``.
         excluded: records that were not used, by reason.
-        results: of evaluate, by the file's name.
+        results: of evaluate, in the order given.
     """
 
     stage: str
@@ -39,7 +41,7 @@ class Facts:
     curves: Mapping[str, list[tuple[float, float]]]
     health: list[Mapping[str, Any]]
     excluded: Mapping[str, int]
-    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    results: Sequence[Mapping[str, Any]] = ()
 
     @property
     def samples_seen(self) -> int:
@@ -74,7 +76,7 @@ def facts_of(run: Path, metrics: list[Path]) -> Facts:
         curves=_curves(_lines(run / "metrics.jsonl")),
         health=_lines(run / "health.jsonl"),
         excluded=dict(excluded.most_common()),
-        results={_named(path, metrics): read_json(path) for path in metrics},
+        results=[read_json(path) for path in metrics],
     )
 
 
@@ -83,12 +85,18 @@ def measures_of(
 ) -> list[tuple[str, str, Mapping[str, Any]]]:
     """Every measure that has a mean: its name, the label it is of, and its values.
 
+    Those of a probe are named after the features too, of which it has a row each.
+
     >>> measures_of({"dice": {"mean": 0.9, "n": 3, "per_label": {"liver": {"mean": 0.8}}}})
     [('dice', '', {'mean': 0.9, 'n': 3}), ('dice', 'liver', {'mean': 0.8})]
     """
     rows: list[tuple[str, str, Mapping[str, Any]]] = []
     if isinstance(found.get("mean"), int | float):
         rows.append((name, label, {k: v for k, v in found.items() if not isinstance(v, Mapping)}))
+    of_probe = found[ROWS] if isinstance(found.get(ROWS), list) else []
+    for row in of_probe:
+        if isinstance(row, Mapping) and "features" in row:
+            rows += measures_of(row, str(row["features"]))
     for key, value in found.items():
         if key == CASES or not isinstance(value, Mapping):
             continue
@@ -103,7 +111,7 @@ def measures_of(
 def dice_of(facts: Facts) -> dict[str, float]:
     """Mean Dice over labels of every case that was compared, by name."""
     found: dict[str, list[float]] = {}
-    for result in facts.results.values():
+    for result in facts.results:
         for row in result.get(CASES, []):
             if isinstance(row, Mapping) and isinstance(row.get("dice"), int | float):
                 found.setdefault(str(row["case"]), []).append(float(row["dice"]))
@@ -124,11 +132,6 @@ def read_json(path: Path) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise UsageError("the JSON file holds no object", where=str(path))
     return found
-
-
-def _named(path: Path, all_of_them: list[Path]) -> str:
-    same = sum(one.stem == path.stem for one in all_of_them)
-    return path.stem if same == 1 else f"{path.parent.name}/{path.stem}"
 
 
 def _curves(lines: list[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:

@@ -144,7 +144,8 @@ def _duration(seconds: float) -> str:
 
 def _results(facts: Facts) -> list[str]:
     blocks = []
-    for name, found in facts.results.items():
+    for number, found in enumerate(facts.results, start=1):
+        name = f"Results {number}"
         rows = measures_of(found)
         header = ["measure", "mean", "95 % interval", "n"]
         whole = [[measure, *_values(one)] for measure, label, one in rows if not label]
@@ -158,7 +159,7 @@ def _results(facts: Facts) -> list[str]:
 def _trust(facts: Facts) -> list[str]:
     """Calibration and refusal, where evaluate found probabilities and predicted qualities."""
     blocks: list[str] = []
-    for found in facts.results.values():
+    for found in facts.results:
         blocks += [*reliability(found.get("calibration")), selection(found.get("selective"))]
     return blocks
 

@@ -68,6 +68,28 @@ def test_the_numbers_of_evaluate_stand_on_the_page(site, tmp_path):
     assert page.count('<figure class="viewer">') == 4
 
 
+def test_the_rows_of_a_probe_stand_on_the_page(site, tmp_path):
+    auroc = {"mean": 0.8125, "n": 20, "per_label": {"ill": {"mean": 0.7625}}}
+    kinds, odd = ["this checkpoint", "random weights"], {"rows": "reference"}
+    rows = [{"features": kind, "auroc": auroc, "confusion": odd} for kind in kinds]
+    (tmp_path / "p.json").write_text(json.dumps({"probe": "knn", "rows": rows}))
+    page = page_of(site, tmp_path, "pre", metrics=[tmp_path / "p.json"])
+    for kind in kinds:
+        assert f"{kind}, auroc</td>" in page
+    assert page.count("0.8125") == 2 and page.count("0.7625") == 2
+
+
+def test_results_are_numbered_as_given_and_bear_no_name_of_a_file(site, tmp_path):
+    files = [tmp_path / name for name in ("Meier_Hans_1950.json", "Abel_Ida_1931.json")]
+    for file, mean in zip(files, (0.9125, 0.8375), strict=True):
+        cases = [{"case": k, "dice": mean, "label": "core"} for k in "ab"]
+        file.write_text(json.dumps({"dice": {"mean": mean, "n": 2}, "cases": cases}))
+    page = page_of(site, tmp_path, "fine", metrics=files)
+    places = [page.index(text) for text in ("Results 1", "0.9125", "Results 2", "0.8375")]
+    assert places == sorted(places)
+    assert "Meier" not in page and "Abel" not in page
+
+
 def test_how_sure_the_predictions_are_stands_beside_them(site, tmp_path):
     content = json.loads((site / "metrics.json").read_text())
     bins = [[10, 0.55, 0.5], [30, 0.9, 0.8]]
