@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from medssl.core.viewspec import ViewSpec
 from medssl.encoders._base import Encoder
+from medssl.stages._anatomy import load_network
 from medssl.stages.pretrain import PretrainConfig
 
 # A process with the libraries loaded.
 _LIBRARIES_BYTES = 9e8
 # Bytes per weight: itself, its gradient, two moments; and a checkpoint twice, while it is written.
 _STATE_BYTES, _CHECKPOINT_BYTES = 16, 24
+# Of a number of an embedding.
+_EMBEDDED_BYTES = 2
 # What a step takes, objective and backward pass included, to what the encoder's forward keeps;
 # from the runs of docs/results/plan.md.
 _REST = 4.0
@@ -58,6 +62,21 @@ def count(config: PretrainConfig, encoder: Encoder, spec: ViewSpec) -> Count:
         sample=_REST * (two - one) * views / math.prod(crop),
         parameters=weights,
     )
+
+
+def embedding_bytes(run: Path, voxels: int) -> float:
+    """On the disk, of the dense embeddings that a run of ``objective=anatomy`` makes of records.
+
+    Raises:
+        UsageError: the run holds no dense embedding.
+    """
+    network = load_network(run)
+    crop = network.card.patch_size
+    with torch.inference_mode():
+        x = torch.zeros(1, network.card.in_channels, *crop)
+        fine, coarse = network.embedding(network.encoder(x))
+    numbers = fine.numel() + coarse.numel() + fine[:, 0].numel()  # and a length per fine cell
+    return _EMBEDDED_BYTES * numbers / math.prod(crop) * voxels
 
 
 def _kept_bytes(encoder: Encoder, samples: int, crop: tuple[int, ...], *, bf16: bool) -> int:

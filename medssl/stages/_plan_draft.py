@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medssl.archive.catalog import Catalog
@@ -51,6 +52,12 @@ class Draft:
     @property
     def batch_size(self) -> int:
         return int(self.chosen["batch_size"].value)
+
+    @property
+    def embedding(self) -> Path | None:
+        """Run whose embeddings of all records find their partners."""
+        partner = self.views.partner
+        return partner.embedding if partner and partner.kind == "anatomy" else None
 
     def config(self, **more: Any) -> PretrainConfig:
         """Of ``pretrain``, with more options."""

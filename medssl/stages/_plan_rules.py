@@ -258,7 +258,7 @@ def with_recipe(wish: Component) -> Any:
 
 def plain(part: Component) -> Any:
     """A component as a YAML file writes it."""
-    return {"name": part.name, **part.options} if part.options else part.name
+    return part.model_dump(mode="json") if part.options else part.name
 
 
 def _batch(objective: str) -> int:

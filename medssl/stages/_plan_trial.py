@@ -46,13 +46,15 @@ class Prepared:
     """Records in a temporary store.
 
     Attributes:
-        bytes_per_value: on the disk, per stored number.
-        s_per_value: to read, prepare and write, in one process.
+        values: stored numbers.
+        bytes: on the disk.
+        s: to read, prepare and write, in one process.
     """
 
     ids: list[str]
-    bytes_per_value: float
-    s_per_value: float
+    values: int
+    bytes: int
+    s: float
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Trial:
         step_s: per step, making views included.
         check_s: a checkpoint and the health monitor.
         run_bytes: what a run keeps beside the store.
+        embeddings_bytes, embeddings_s: of those that it made of the records, if it needs some.
         steps: timed ones.
     """
 
@@ -71,6 +74,8 @@ class Trial:
     step_s: float
     check_s: float
     run_bytes: int
+    embeddings_bytes: int
+    embeddings_s: float
     steps: int
 
 
@@ -100,7 +105,7 @@ def fill(
         raise NothingUsableError(what, fix="medssl index ARCHIVE -o CATALOG pixels=true says why")
     passed_s = time.perf_counter() - start_s
     size = sum(file.stat().st_size for file in store.folder.rglob("*.b2nd"))
-    return Prepared(ids, size / values, passed_s / values)
+    return Prepared(ids, values, size, passed_s)
 
 
 def try_out(catalog: Catalog, config: PretrainConfig, ids: Sequence[str]) -> Trial | None:
@@ -111,6 +116,8 @@ def try_out(catalog: Catalog, config: PretrainConfig, ids: Sequence[str]) -> Tri
     """
     folder = config.out
     folder.mkdir()
+    for file in _embeddings(config):  # made anew: their memory and time are the run's
+        file.unlink()
     linked = _linked(catalog, folder / "catalog")
     workers = config.workers or 0
     values = {
@@ -159,13 +166,23 @@ def _read(run: Path, config: PretrainConfig, workers: int) -> Trial:
     finished = report.is_file()
     last = json.loads(report.read_text(encoding="utf-8")) if finished else steps[-1]
     kept = checkpoints(run / "checkpoints")
+    made = [file.stat() for file in _embeddings(config)]
+    ready_s = (run / "resolved.yaml").stat().st_mtime  # written right before they are made
     return Trial(
         memory_bytes=round(1e6 * last["peak_memory_mb"]),
         step_s=sum(timed) / len(timed),
         check_s=lines[-1]["time_s"] - steps[-1]["time_s"] if finished else 0.0,
         run_bytes=(KEPT + 1) * kept[0].stat().st_size if kept else 0,
+        embeddings_bytes=sum(one.st_size for one in made),
+        embeddings_s=max((one.st_mtime - ready_s for one in made), default=0.0),
         steps=len(timed),
     )
+
+
+def _embeddings(config: PretrainConfig) -> list[Path]:
+    """Files beside the stored records, which find their partners."""
+    assert config.store is not None
+    return list(config.store.rglob("*.npy"))
 
 
 def to_try(

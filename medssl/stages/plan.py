@@ -13,6 +13,7 @@ from medssl.core.config import Component, Config
 from medssl.core.errors import ResourceError, UsageError
 from medssl.core.runlog import Run, write_text
 from medssl.stages import _plan_rules as rules
+from medssl.stages._plan_count import embedding_bytes
 from medssl.stages._plan_draft import MEMORY_SHARE, Draft, draft
 from medssl.stages._plan_facts import Machine, this_machine
 from medssl.stages._plan_page import TITLE, Estimate, as_yaml, command, head, in_words
@@ -118,12 +119,14 @@ def _tried_out(
                 break
         else:
             raise _too_large(limit)
-    processes = min(machine.cpus, _STORE_PROCESSES)
+    # One process prepares the records of the trial, several those of a run; one embeds.
+    store_s = prepared.s / min(machine.cpus, _STORE_PROCESSES) + trial.embeddings_s
+    times = made.values / prepared.values
     return made.batch_size // parts, Estimate(
         memory_bytes=trial.memory_bytes,
-        store_bytes=prepared.bytes_per_value * made.values,
+        store_bytes=times * (prepared.bytes + trial.embeddings_bytes),
         run_bytes=trial.run_bytes,
-        store_s=prepared.s_per_value * made.values / processes,
+        store_s=times * store_s,
         step_s=trial.step_s,
         check_s=trial.check_s,
         how=f"measured here on {len(prepared.ids)} records and {trial.steps} steps",
@@ -135,9 +138,12 @@ def _counted(made: Draft, limit: float) -> tuple[int, Estimate]:
     memory_bytes = made.count.step(made.micro_batch)
     if memory_bytes > limit:
         raise _too_large(limit)
+    store_bytes = float(_STORED_BYTES * made.values)
+    if made.embedding:
+        store_bytes += embedding_bytes(made.embedding, made.values // made.config().channels)
     return made.micro_batch, Estimate(
         memory_bytes=memory_bytes,
-        store_bytes=_STORED_BYTES * made.values,
+        store_bytes=store_bytes,
         run_bytes=_SAVED_BYTES * (KEPT + 1) * made.count.parameters,
         store_s=0.0,
         step_s=None,

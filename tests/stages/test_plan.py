@@ -92,7 +92,7 @@ def test_a_plan_holds_every_choice_with_its_reason_and_loads_as_a_config(catalog
     assert yaml.safe_load(out.read_text()) == run.result["options"]
 
 
-def test_a_plan_holds_no_path(catalog, tmp_path):
+def test_a_plan_holds_no_path_but_those_given_in_options(catalog, tmp_path):
     planned(catalog, tmp_path / "plan.yaml")
     assert str(tmp_path.parent) not in (tmp_path / "plan.yaml").read_text()
 

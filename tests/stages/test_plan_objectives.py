@@ -1,24 +1,32 @@
 """What a plan makes of an objective that is asked for: recipe, encoder, crop, records to try."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 
+import medssl
 from medssl.archive.catalog import Catalog
-from medssl.core.config import read_yaml
+from medssl.core.config import Component, read_yaml
 from medssl.core.errors import ResourceError
 from medssl.core.preprocess import Contract
 from medssl.core.registry import OBJECTIVES
 from medssl.core.viewspec import PartnerSpec
 from medssl.encoders._base import build_encoder
+from medssl.encoders.card import Card, save_model
+from medssl.objectives._parts.dense import DenseEmbedding, EmbeddingConfig
 from medssl.stages import _plan_rules as rules
 from medssl.stages import plan
+from medssl.stages._anatomy import load_network
 from medssl.stages._crop import crop_of, views_asked
+from medssl.stages._plan_count import embedding_bytes
 from medssl.stages._plan_facts import Grid
 from medssl.stages._plan_page import Estimate
 from medssl.stages._plan_trial import to_try
+from medssl.stages._train import CLIP_FPS, contract_of
 from medssl.stages.pretrain import PretrainConfig
 from medssl.training.optim import OptimConfig
 from tests.stages.test_plan import ALL_TRAIN, LAPTOP, make_catalog, planned, volumes
@@ -119,3 +127,46 @@ def test_a_patient_with_very_many_records_is_not_tried_whole(scans):
     tried = to_try(of_patients(scans, 3, 40), Contract(), PartnerSpec(kind="patient"))
     assert len(tried) == 4
     assert len({one.patient_id for one in tried}) == 1
+
+
+def embedding_run(folder):
+    """A run of ``anatomy`` with random weights: 8 wide."""
+    encoder, config = build_encoder("resenc-xs", {}, 1), EmbeddingConfig(width=8, hidden=4)
+    contract = contract_of(PretrainConfig(data=".", out="."), 1, CLIP_FPS)
+    card = Card(
+        encoder=Component(name="resenc-xs"), in_channels=1, channels=("grey",),
+        contract=contract, modality="MR", patch_size=(32, 32, 32),
+        objective="anatomy", embedding=config.model_dump(),
+    )  # fmt: skip
+    parts = {"encoder": encoder, "embedding": DenseEmbedding(encoder, config, (32, 32, 32))}
+    save_model(folder / "model", card, parts)
+    return folder
+
+
+def test_without_a_trial_embeddings_count_by_their_cells(tmp_path):
+    run = embedding_run(tmp_path)
+    fine, coarse = (math.prod(step) for step in load_network(run).steps)
+    assert embedding_bytes(run, 1000) == pytest.approx(1000 * 2 * (9 / fine + 8 / coarse))
+
+
+@pytest.mark.slow
+def test_embeddings_beside_the_store_are_part_of_a_plan(scans, tmp_path):
+    alice = {"name": "alice", "embedding": embedding_run(tmp_path / "anatomy")}
+    out = tmp_path / "plan.yaml"
+    expected = plan.run(plan.PlanConfig(catalog=scans, out=out, objective=alice)).result
+    medssl.pretrain(data=scans, out=tmp_path / "run", config=out, steps=1, warmup=0, health=False,
+                    store=tmp_path / "store", quiet=True)  # fmt: skip
+    sizes = Counter()
+    for file in (tmp_path / "store").rglob("*.*"):
+        sizes[file.suffix] += file.stat().st_size
+    assert sizes[".npy"] > sizes[".b2nd"]
+    assert expected["store_bytes"] == pytest.approx(sizes[".npy"] + sizes[".b2nd"], rel=0.1)
+
+
+def test_a_plan_names_the_other_run_that_it_needs_and_no_catalog(scans, tmp_path):
+    alice = {"name": "alice", "embedding": embedding_run(tmp_path / "anatomy")}
+    options = planned(scans, tmp_path / "p.yaml", objective=alice).result["options"]
+    assert options["objective"]["embedding"] == str(tmp_path / "anatomy")
+    written = (tmp_path / "p.yaml").read_text()
+    assert yaml.safe_load(written) == options
+    assert str(scans) not in written
