@@ -290,4 +290,7 @@ def _card(facts: Facts) -> list[list[html.Cell]]:
 
 
 def _yaml(facts: Facts) -> str:
-    return yaml.safe_dump(dict(facts.options), sort_keys=False) if facts.options else ""
+    options = dict(facts.options)
+    if options.get("where"):
+        options["where"] = "given, not shown: it may name a patient"
+    return yaml.safe_dump(options, sort_keys=False) if options else ""

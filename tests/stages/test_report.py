@@ -214,6 +214,16 @@ def test_measures_without_a_mean_are_no_rows():
     ]
 
 
+def test_a_choice_of_records_that_names_a_patient_is_not_shown(site, tmp_path):
+    shutil.copytree(site / "pre", tmp_path / "pre")
+    options = tmp_path / "pre" / "resolved.yaml"
+    text, count = re.subn("^where: null$", "where: patient_id == 'MEIER^H'", options.read_text(),
+                          flags=re.MULTILINE)  # fmt: skip
+    options.write_text(text)
+    assert count == 1
+    assert "MEIER" not in page_of(tmp_path, tmp_path, "pre")
+
+
 @pytest.mark.parametrize("content", ["", "[1]", "{", "\x00"])
 def test_what_is_no_metrics_file_is_refused(site, tmp_path, content):
     (tmp_path / "m.json").write_text(content)
