@@ -69,6 +69,40 @@ def balanced_accuracy(labels_N: IntArray, predicted_N: IntArray, n_classes: int)
     return float((np.diag(counts_KK)[there] / counts_KK.sum(1)[there]).mean())
 
 
+def balanced_parts(
+    labels_N: npt.ArrayLike, right_N: npt.ArrayLike, groups_N: npt.ArrayLike
+) -> FloatArray:
+    """(N,) values whose mean is the balanced accuracy, and whose spread over groups is its own.
+
+    A recall is a ratio: where patients are drawn anew, so is how many there are of its class. To
+    first order it moves by the mean of ``n / n_k (right - recall)`` over the cases (its influence),
+    so that the balanced accuracy can go wherever a mean of cases goes: paired differences, seeds.
+    Times ``sqrt(G / (G - 1))`` for the G groups of a class, its variance is not too small.
+
+    Args:
+        labels_N: reference classes.
+        right_N: the predicted class is this one.
+        groups_N: patient of each case.
+
+    >>> balanced_parts(["a", "b", "b"], [True, True, True], [1, 2, 3])
+    array([1., 1., 1.])
+    >>> float(balanced_parts(["a", "b", "b"], [True, True, False], [1, 2, 3]).mean())
+    0.75
+    """
+    right, groups = np.asarray(right_N, dtype=np.float64), np.asarray(groups_N)
+    names, class_N = np.unique(np.asarray(labels_N), return_inverse=True)
+    parts_N = np.zeros(len(right))
+    recalls = []
+    for k in range(len(names)):
+        own = class_N == k
+        recalls.append(right[own].mean())
+        there = len(np.unique(groups[own]))
+        spread = math.sqrt(there / (there - 1)) if there > 1 else 1.0
+        weight = len(right) / (len(names) * own.sum())
+        parts_N[own] = weight * spread * (right[own] - recalls[-1])
+    return np.asarray(parts_N + np.mean(recalls))
+
+
 def weighted_scores(
     labels_N: IntArray, predicted_N: IntArray, p_NK: FloatArray, weight_RN: FloatArray
 ) -> Scores:

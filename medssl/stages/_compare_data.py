@@ -50,13 +50,20 @@ class Data:
         named = any(case.split == "val" for case in self.learnt)
         return len({case.patient for case in self.learnt if case.split != "val" or not named})
 
+    def tested_classes(self) -> dict[str, int]:
+        """Test patients of each class; empty where there are none."""
+        if not isinstance(self.labelled, LabelledClasses):
+            return {}
+        found = {(_target(case), case.patient) for case in self.tested}
+        return {name: sum(k == n for k, _ in found) for n, name in self.labelled.labels.items()}
+
 
 def load(data: Path, task: str, test_fraction: float) -> Data:
     """The labelled cases, divided.
 
     Raises:
         UsageError: a patient in two splits, or videos.
-        NothingUsableError: nobody is left to learn from, or to test on.
+        NothingUsableError: nobody is left to learn from, or to test on; or to tell apart there.
     """
     labelled = load_classes(data) if task == "classification" else load_labelled(data)
     if labelled.kind == "clip":
@@ -73,7 +80,12 @@ def load(data: Path, task: str, test_fraction: float) -> Data:
     if not tested or not learnt:
         what = f"{len(learnt)} labelled cases to learn from, {len(tested)} to test on"
         raise NothingUsableError(what, fix="add labelled patients")
-    return Data(labelled, tuple(learnt), tuple(tested), drawn)
+    found = Data(labelled, tuple(learnt), tuple(tested), drawn)
+    if sum(patients > 0 for patients in found.tested_classes().values()) == 1:
+        # A network that always says this class would be perfect.
+        fix = "test patients of every class: name them with split=test, or a larger test_fraction"
+        raise NothingUsableError("the test cases are all of one class", fix=fix)
+    return found
 
 
 def draw_test(cases: Sequence[Case], fraction: float) -> set[str]:

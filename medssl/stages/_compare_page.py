@@ -12,6 +12,8 @@ from medssl.pages.chart import Series, lines
 
 _NAMES = {"dice": "Dice", "balanced_accuracy": "balanced accuracy"}
 _LEVELS: dict[str, blocks.Level] = {"better": "good", "worse": "bad"}
+# Test patients of a class: below, a bootstrap knows little of its recall.
+_FEW = 10
 _METHOD = (
     "Every arm has the same labelled patients, options and number of steps; the last checkpoint "
     "counts. 95 % intervals are over seeds and test patients; gains are paired by seed and test "
@@ -118,9 +120,21 @@ def _verdicts(results: Mapping[str, Any]) -> list[tuple[blocks.Level, str]]:
         elif arm["overlap"] == "unknown":
             what = f"{arm['name']}: what its pretraining has seen is not known; test scans may be"
             seen.append(("warn", f"{what} among it"))
+    seen += _of_few(results["classes"])
     if results["seeds"] == 1:
         seen.append(("warn", "one seed: no interval, because the spread of training is not known"))
     return [*found, *seen]
+
+
+def _of_few(classes: Mapping[str, int]) -> list[tuple[blocks.Level, str]]:
+    """Classes of few test patients: each is as much of the score as any other."""
+    words = {0: "it does not count", 1: "no interval, because their spread is not known"}
+    rough = "intervals are rough, and too narrow where these happen to agree"
+    return [
+        ("warn", f"class {name}: test patients: {n}; {words.get(n, rough)}")
+        for name, n in classes.items()
+        if n < _FEW
+    ]
 
 
 def _verdict(row: Mapping[str, Any], gain: Mapping[str, Any], at: str) -> tuple[blocks.Level, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ class Found:
     Attributes:
         rows: of the ledger, of the present arms.
         metrics: file of each job of the plan.
+        classes: test patients of each class; empty where there are none.
         batch_size: of the fine-tuning.
     """
 
@@ -29,6 +31,7 @@ class Found:
     metrics: Mapping[Job, Path]
     rows: Sequence[Mapping[str, Any]]
     patients: Mapping[str, str]
+    classes: Mapping[str, int]
     measure: str
     batch_size: int
 
@@ -39,7 +42,7 @@ class Found:
 
     def _row(self, arm: Arm, labels: int) -> dict[str, Any]:
         jobs = self._jobs(arm.name, labels)
-        mean = mean_score(*self._scores(jobs))
+        mean = self._known(mean_score(*self._scores(jobs)))
         taken = [row for row in self.rows if job_of(row) in jobs]
         samples = jobs[0].steps * self.batch_size
         before = 0 if arm.like else arm.samples
@@ -64,7 +67,13 @@ class Found:
             return None
         a_SN, groups = self._scores(jobs)
         b_SN, _ = self._scores(self._jobs(other, jobs[0].labels))
-        return as_json(gain(a_SN, b_SN, groups), other)
+        return as_json(self._known(gain(a_SN, b_SN, groups)), other)
+
+    def _known(self, found: Gain) -> Gain:
+        """One patient of a class says nothing of the spread of its recall: no interval."""
+        if 1 not in self.classes.values():
+            return found
+        return found._replace(interval=found.interval._replace(low=math.nan, high=math.nan))
 
     def _as_long(self, arm: Arm) -> str:
         return next((one.name for one in self.arms if one.like == arm.name), "")
@@ -73,7 +82,9 @@ class Found:
         return [job for job in self.metrics if (job.arm, job.labels) == (arm, labels)]
 
     def _scores(self, jobs: list[Job]) -> tuple[np.ndarray[Any, np.dtype[np.float64]], list[str]]:
-        values_SN, names = score_table([self.metrics[job] for job in jobs], self.measure)
+        values_SN, names = score_table(
+            [self.metrics[job] for job in jobs], self.patients, self.measure
+        )
         return values_SN, [self.patients[name] for name in names]
 
 

@@ -42,17 +42,8 @@ from medssl.stages.finetune import FinetuneConfig
 LEDGER, RESULTS, TABLE, PAGE = "ledger.jsonl", "results.json", "results.md", "compare.html"
 # Options of ``finetune`` that the comparison sets.
 _OURS = {
-    "task",
-    "data",
-    "out",
-    "init",
-    "labels",
-    "labelled",
-    "seed",
-    "store",
-    "resume",
-    "overwrite",
-}
+    "task", "data", "out", "init", "labels", "labelled", "seed", "store", "resume", "overwrite",
+}  # fmt: skip
 
 
 class CompareConfig(Config):
@@ -128,8 +119,14 @@ class Comparison:
         found = score(self.folder(job) / "metrics.json", MEASURES[options["task"]])
         return {"plan": self.digests[job.arm], **row, **found}
 
-    def found(self, jobs: Sequence[Job], patients: Mapping[str, str], batch_size: int) -> Found:
-        """What the jobs found.
+    def found(
+        self,
+        jobs: Sequence[Job],
+        patients: Mapping[str, str],
+        classes: Mapping[str, int],
+        batch_size: int,
+    ) -> Found:
+        """What the jobs found, on test patients, some of each class.
 
         Raises:
             UsageError: two arms learnt from different cases.
@@ -142,6 +139,7 @@ class Comparison:
             metrics={job: self.folder(job) / "metrics.json" for job in jobs},
             rows=rows,
             patients=patients,
+            classes=classes,
             measure=MEASURES[self.options["task"]],
             batch_size=batch_size,
         )
@@ -192,10 +190,12 @@ def run(config: CompareConfig) -> Run:
         for arm in arms
     ]
     run_missing(config.out / LEDGER, jobs, comparison.finish, config.jobs)
-    found = comparison.found(jobs, patients, plan.batch_size)
+    classes = data.tested_classes()
+    found = comparison.found(jobs, patients, classes, plan.batch_size)
     test = {"cases": len(data.tested), "patients": len(set(patients.values()))}
     about = {
         "test": {**test, "drawn": data.drawn},
+        "classes": classes,
         "arms": [{**arm.as_json(), **_overlap(arm, tested)} for arm in arms],
         "plan": _short(digests),
     }

@@ -6,6 +6,7 @@ from scipy import stats
 
 from medssl.core.errors import UsageError
 from medssl.evaluation.bootstrap import bootstrap_difference
+from medssl.evaluation.classification import balanced_parts
 from medssl.evaluation.compare import gain, mean_score
 
 PATIENTS = np.arange(60)
@@ -38,6 +39,27 @@ def test_equal_arms_are_rarely_told_apart(seed_sd, seeds, of_patients):
 
 def test_three_points_are_found():
     assert calls(gain_points=3.0, seed_sd=0.5) >= 160
+
+
+@pytest.mark.parametrize(
+    ("paired", "ill_share", "n"), [(False, 0.1, 200), (True, 0.1, 200), (True, 0.1, 60)]
+)
+def test_intervals_of_balanced_accuracy_hold_the_truth_where_a_class_is_rare(paired, ill_share, n):
+    """3 seeds whose recalls spread by 0.05 about 0.8 (the rare class) and 0.9, or two such arms."""
+    held = 0
+    for number in range(200):
+        rng = np.random.default_rng([11, number])
+        ill = rng.random(n) < ill_share
+        arms_SN = []
+        for _ in range(2):
+            luck = rng.random(n)  # of a patient: the same for every seed
+            right_SN = luck < np.where(ill, 0.8, 0.9) + rng.normal(0, 0.05, (3, 1))
+            arms_SN.append([balanced_parts(ill, right, range(n)) for right in right_SN])
+        a, b = np.array(arms_SN) * [[[1]], [[paired]]]
+        low, high = bootstrap_difference(a, b, np.arange(n), seed=number, draws=1000)[1:3]
+        held += low <= (0 if paired else 0.85) <= high
+    # If 95 % is true, it is another number in 1 of 100 such tests.
+    assert 182 <= held <= 197
 
 
 def test_seeds_drawn_with_replacement_would_call_too_often():

@@ -28,7 +28,7 @@ def results(verdict="better", low=0.01, high=0.05, **more):
     rows += [row("mae", n, 0.53, gain, samples=120) for n in (2, 5)]
     return {
         "task": "segmentation", "measure": "dice", "labels": [2, 5], "seeds": 3,
-        "test": {"cases": 6, "patients": 5, "drawn": False}, "plan": "0123",
+        "test": {"cases": 6, "patients": 5, "drawn": False}, "plan": "0123", "classes": {},
         "arms": [arm("scratch"), arm("mae", "scratch")], "trainings": 12, "wall_s": 720.0,
         "rows": rows, **more,
     }  # fmt: skip
@@ -62,6 +62,14 @@ def test_overlap_is_said_where_there_is_any():
     assert "its pretraining has seen 2 test cases: transductive" in as_page(results(arms=seen))
     unknown = [arm("scratch"), arm("mae", "scratch", overlap="unknown")]
     assert "is not known" in as_markdown(results(arms=unknown))
+
+
+def test_a_class_of_few_test_patients_is_said():
+    page = as_page(results(classes={"common": 40, "rare": 3, "single": 1, "absent": 0}))
+    assert "class common" not in page
+    assert "class rare: test patients: 3; intervals are rough" in page
+    assert "class single: test patients: 1; no interval" in page
+    assert "class absent: test patients: 0; it does not count" in page
 
 
 def test_names_of_runs_are_text_and_nothing_is_loaded():

@@ -1,6 +1,7 @@
 """Comparisons on pictures with masks and with classes; public weights; channels in files."""
 
 import json
+import shutil
 
 import pytest
 import timm
@@ -8,6 +9,7 @@ from safetensors.torch import save_file
 
 import medssl
 from medssl.archive.labelled import load_labelled
+from medssl.core.errors import NothingUsableError
 from medssl.stages._compare_data import digests, link_tested, load, write_learnt
 from medssl.stages._paired import case_scores
 from tests.picture_archive import blob, write_labelled_pictures, write_picture, write_pictures
@@ -56,7 +58,8 @@ def test_classes_are_compared_by_their_balanced_accuracy(pretrained, tmp_path):
     assert found.result["measure"] == "balanced_accuracy"
     assert found.result["test"]["drawn"]
     for file in (tmp_path / "out" / "runs").glob("*/metrics.json"):
-        scores = list(case_scores(file, "balanced_accuracy").values())
+        own = {row["case"]: row["case"] for row in json.loads(file.read_text())["cases"]}
+        scores = list(case_scores(file, own, "balanced_accuracy").values())
         whole = json.loads(file.read_text())["balanced_accuracy"]["mean"]
         assert sum(scores) / len(scores) == pytest.approx(whole)
 
@@ -81,6 +84,16 @@ def test_a_class_a_patient_or_a_split_that_was_changed_is_another_plan(tmp_path,
     assert before == digest()
     rows[2][column] = value
     assert before != digest()
+
+
+def test_test_cases_of_one_class_are_refused(tmp_path):
+    """A network that always says this class would have a balanced accuracy of 1."""
+    write_classes(tmp_path, 3, split="train")
+    write_classes(tmp_path, 2, split="test")
+    assert load(tmp_path, "classification", 0.3).tested_classes() == {"large": 2, "small": 2}
+    shutil.rmtree(tmp_path / "test" / "small")
+    with pytest.raises(NothingUsableError, match="all of one class"):
+        load(tmp_path, "classification", 0.3)
 
 
 def test_the_owner_alone_reads_where_scans_lie(pretrained, tmp_path):
