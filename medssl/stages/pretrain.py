@@ -29,7 +29,7 @@ from medssl.encoders._base import Encoder, build_encoder, in_mm
 from medssl.encoders.card import Card, assert_reloads, load_card, save_model
 from medssl.stages import _train, index
 from medssl.stages._continue import go_on, recipe
-from medssl.stages._data import auto_crop
+from medssl.stages._crop import crop_of
 from medssl.stages._health import watch
 from medssl.stages._init import IMAGE_BRANCH, encoder_of, load_init, load_objective
 from medssl.stages._matcher import matcher_of
@@ -242,7 +242,7 @@ def _task_and_card(
     module, _ = OBJECTIVES.module(config.objective.name)
     where = f"objective {config.objective.name}"
     options = validate(module.Config, config.objective.options, where=where)
-    crop = config.crop or auto_crop(entries, encoder)
+    crop = config.crop or crop_of(config, encoder, entries)
     encoder.check_size(crop)
     [(modality, _)] = Counter(record.modality for record in records).most_common(1)
     card = Card(
