@@ -47,12 +47,12 @@ def runs(one: Hippocampus, out: Path, seed: int, smoke: bool) -> dict[str, Path]
     def run(name: str, objective: str, data: str, **more: Any) -> Path:
         place = out / f"{name}_{seed}"
         if not (place / "run.json").is_file():
-            data_options = {"data": out / f"catalog_{data}", "steps": steps[data]}
-            short_run(objective, out=place, **told, **data_options, **more)
+            catalog = out / f"catalog_{data}"
+            short_run(objective, steps=steps[data], data=catalog, out=place, **told, **more)
         return place
 
     came = run("came", "mae", "phantoms")
-    here = {"data": "hippocampus", "init": came}
+    here: dict[str, Any] = {"data": "hippocampus", "init": came}
     adapted = run("glare", "glare", **here, **{"encoder.adapter": ADAPTER})
     whole = run("mae", "mae", **here)
     near = run("self_distill", "self_distill", **here, **{"objective.teacher": str(whole)})

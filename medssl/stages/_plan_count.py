@@ -76,7 +76,7 @@ def embedding_bytes(run: Path, voxels: int) -> float:
         x = torch.zeros(1, network.card.in_channels, *crop)
         fine, coarse = network.embedding(network.encoder(x))
     numbers = fine.numel() + coarse.numel() + fine[:, 0].numel()  # and a length per fine cell
-    return _EMBEDDED_BYTES * numbers / math.prod(crop) * voxels
+    return float(_EMBEDDED_BYTES * numbers / math.prod(crop) * voxels)
 
 
 def _kept_bytes(encoder: Encoder, samples: int, crop: tuple[int, ...], *, bf16: bool) -> int:
