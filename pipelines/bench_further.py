@@ -53,9 +53,9 @@ def runs(one: Hippocampus, out: Path, seed: int, smoke: bool) -> dict[str, Path]
 
     came = run("came", "mae", "phantoms")
     here: dict[str, Any] = {"data": "hippocampus", "init": came}
-    adapted = run("glare", "glare", **here, **{"encoder.adapter": ADAPTER})
+    adapted = run("glare", "glare", **{**here, "encoder.adapter": ADAPTER})
     whole = run("mae", "mae", **here)
-    near = run("self_distill", "self_distill", **here, **{"objective.teacher": str(whole)})
+    near = run("self_distill", "self_distill", **{**here, "objective.teacher": str(whole)})
     return {CAME: came, ADAPTED: adapted, WHOLE: whole, NEAR: near}
 
 
