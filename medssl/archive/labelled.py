@@ -33,6 +33,7 @@ from medssl.archive.datasets import FILE_NAME, channel_names, modality_of, read_
 from medssl.archive.identity import case_stem
 from medssl.core.errors import ReadError, UsageError
 from medssl.core.geometry import Geometry, Kind
+from medssl.core.tables import open_table
 from medssl.readers._base import Found
 from medssl.readers._dispatch import sample
 from medssl.readers._mask import is_picture
@@ -190,7 +191,7 @@ def _channel_files(folder: Path, name: str, ending: str, n_channels: int) -> tup
 
 
 def _from_csv(path: Path) -> Labelled:
-    with path.open(newline="", encoding="utf-8-sig") as table:
+    with open_table(path) as table:
         rows = list(csv.DictReader(table))
     columns = set(rows[0]) if rows else set()
     if not {"image", "label"} <= columns:

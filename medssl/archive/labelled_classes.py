@@ -26,6 +26,7 @@ from medssl.archive.identity import patient_of
 from medssl.archive.labelled import Labelled
 from medssl.archive.scan import scan_folder
 from medssl.core.errors import ReadError, UsageError
+from medssl.core.tables import open_table
 from medssl.readers._base import Found, Refused
 
 _HIDDEN = ("__MACOSX",)
@@ -86,7 +87,7 @@ def load_classes(data: Path, *, least_classes: int = 2) -> LabelledClasses:
 
 
 def _from_table(path: Path, least_classes: int) -> LabelledClasses:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with open_table(path) as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"image", "label"} <= set(rows[0]):
         fix = "first line: image,label[,patient,split]"

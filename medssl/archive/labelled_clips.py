@@ -25,6 +25,7 @@ from medssl.archive.scan import scan_folder
 from medssl.archive.tracks import Track, read_video_table
 from medssl.core.errors import UsageError
 from medssl.core.sample import UNKNOWN
+from medssl.core.tables import open_table
 
 
 def load_with_classes(data: Path, labels: Path | None = None) -> LabelledClasses:
@@ -108,7 +109,7 @@ def class_references(ref: Path) -> LabelledClasses:
 def _names_videos(table: Path) -> bool:
     if table.suffix.lower() != ".csv":
         return False
-    with table.open(encoding="utf-8-sig") as file:
+    with open_table(table) as file:
         columns = {name.strip() for name in file.readline().split(",")}
     return "video" in columns and "image" not in columns
 

@@ -29,6 +29,7 @@ from medssl.archive.scan import scan_folder
 from medssl.archive.tracks import whole
 from medssl.core.errors import ReadError, UsageError
 from medssl.core.preprocess import resize_labels
+from medssl.core.tables import open_table
 from medssl.readers._mask import is_picture, read_mask
 
 _FIX = "masks <video>/<frame>.png, or a table video,frame,mask"
@@ -176,7 +177,7 @@ def frame_mask(
 
 
 def _in_table(path: Path) -> list[FrameLabel]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with open_table(path) as file:
         rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(file)]
     columns = set(rows[0]) if rows else set()
     if not {"video", "mask"} <= columns or len({"frame", "time_s"} & columns) != 1:

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from medssl.core.errors import UsageError
 from medssl.core.phases import NONE
+from medssl.core.tables import open_table
 
 PHASE_ENDING, TOOL_ENDING = "-phase.txt", "-tool.txt"
 # What ``medssl predict`` writes: phases, and probabilities of tools, which are no labels.
@@ -225,7 +226,7 @@ def _refuse_uneven(at_N: npt.NDArray[np.float64], where: str, clock: str) -> Non
 
 
 def _tab_file(path: Path) -> tuple[list[str], list[list[str]]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with open_table(path) as file:
         rows = [[cell.strip() for cell in row] for row in csv.reader(file, delimiter="\t") if row]
     if len(rows) < 2:
         raise UsageError("the label file has no lines", where=str(path))
@@ -237,7 +238,7 @@ def _tab_file(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _table(path: Path, columns: set[str]) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with open_table(path) as file:
         rows = list(csv.DictReader(file))
     if not rows or not columns <= set(rows[0]):
         fix = f"first line with {', '.join(sorted(columns))}"

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from medssl.archive.tracks import TABLE_ENDING, Track
 from medssl.core.errors import NothingUsableError, UsageError
 from medssl.core.phases import CHOLEC80, NONE
+from medssl.core.tables import open_table
 from medssl.evaluation.calibration_summary import Events
 from medssl.evaluation.phase_summary import Video, summarise
 from medssl.stages._evaluate_trust import Trust, quality_of_results
@@ -80,7 +81,7 @@ class _Read(NamedTuple):
 
 def _read(path: Path) -> _Read:
     """Gaps of a video are no error here."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with open_table(path) as file:
         rows = list(csv.DictReader(file))
     try:
         times_s = np.array([float(row["time_s"]) for row in rows])

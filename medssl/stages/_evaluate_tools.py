@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from medssl.archive.tracks import TOOLS_ENDING, Track
 from medssl.core.errors import UsageError
+from medssl.core.tables import open_table
 from medssl.evaluation.calibration_summary import Events
 from medssl.evaluation.tools import summarise
 from medssl.stages._evaluate_trust import Trust, quality_of_results
@@ -59,7 +60,7 @@ def evaluate_tools(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def _tools_of(path: Path) -> tuple[str, ...]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with open_table(path) as file:
         header = next(csv.reader(file), [])
     if len(header) < 2 or header[0] != "time_s":
         what = "the first line is not time_s and the names of tools"
@@ -73,7 +74,7 @@ def _scores(
     """(N, K) probabilities at the rows of the reference, and how many rows have none."""
     if _tools_of(path) != names:
         raise UsageError("predictions name different tools", where=str(path))
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with open_table(path) as file:
         rows = list(csv.reader(file))[1:]
     try:
         table = np.array(rows, dtype=np.float64).reshape(-1, len(names) + 1)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from medssl.core.errors import UsageError
+from medssl.core.tables import open_table
 from medssl.evaluation.calibration_summary import Events, Summary
 from medssl.evaluation.refusal import summarise
 from medssl.stages import _predict_quality
@@ -88,7 +89,7 @@ def read_quality(pred: Path) -> dict[str, Mapping[str, str]]:
     path = pred / _predict_quality.NAME
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with open_table(path) as file:
         return {
             row["record_id"]: row for row in csv.DictReader(file) if row.get("refer") is not None
         }

@@ -16,6 +16,7 @@ import numpy as np
 
 from medssl.archive.labelled_frames import FrameLabel, frame_labels
 from medssl.core.errors import MedsslError, NothingUsableError
+from medssl.core.tables import open_table
 from medssl.stages._pairs import Pair, patients_of
 from medssl.stages._predict_masks import AREAS_ENDING, mask_name
 
@@ -78,7 +79,7 @@ def _number(row: FrameLabel, areas: Path) -> int:
     """Frame of a mask; by the times that the prediction knows where it has a time."""
     if row.frame is not None:
         return row.frame
-    with areas.open(newline="", encoding="utf-8") as file:
+    with open_table(areas) as file:
         at = {int(r["frame"]): float(r["time_s"]) for r in csv.DictReader(file) if r["time_s"]}
     if not at:
         what = "the prediction does not say when its frames were shown"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from medssl.archive._labelled_pictures import MASK_ENDINGS
 from medssl.core.errors import MedsslError, NothingUsableError, UsageError
+from medssl.core.tables import open_table
 from medssl.inference.writers import PROBABILITIES
 from medssl.readers._mask import is_picture
 
@@ -91,12 +91,7 @@ def by_case(path: Path, column: str) -> dict[str, str]:
     """
     if not path.is_file():
         raise UsageError(f"the table case,{column} does not exist", where=str(path))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        fix = "in a spreadsheet: save as 'CSV UTF-8'"
-        raise UsageError("a table is not in UTF-8", where=str(path), fix=fix) from None
-    table = csv.DictReader(io.StringIO(text))
+    table = csv.DictReader(open_table(path))
     if not {"case", column} <= set(table.fieldnames or ()):
         fix = f"first line: case,{column} (with commas between the cells)"
         raise UsageError(f"a table lacks the columns case,{column}", where=str(path), fix=fix)
