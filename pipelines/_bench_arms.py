@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import medssl
 from medssl.encoders._base import Encoder
 from medssl.encoders.card import build_from_card, load_card, part_of
 from medssl.evaluation.bootstrap import bootstrap_difference
+from pipelines._bench_sets import Set
 from pipelines._label_curve import cell
 
 INTERVALS = (
@@ -35,15 +36,21 @@ def encoder_of(run: Path) -> Encoder:
 
 
 def scored_rows(
-    scores: Mapping[str, Sequence[Sequence[float]]], groups: Sequence[str], bases: Sequence[str]
+    one: Set, encoders: Callable[[int], Mapping[str, Encoder]], seeds: int, bases: Sequence[str]
 ) -> list[list[str]]:
     """Arm, mean, and the difference from each base: one row per arm.
 
     Args:
-        scores: (S, N) scores of 0 to 1 per arm, seeds and cases in the same places.
-        groups: of the N cases.
+        one: scores frozen features from 0 to 1.
+        encoders: an encoder per arm, the same arms for every seed.
+        seeds: how many.
         bases: arms to compare with.
     """
+    scores: dict[str, list[list[float]]] = {}
+    for seed in range(seeds):
+        for arm, encoder in encoders(seed).items():
+            scores.setdefault(arm, []).append((score := one.score(encoder, seed)).values)
+    groups = score.groups
     values = {arm: np.array(found) for arm, found in scores.items()}
     rows = []
     for arm, found_SN in values.items():

@@ -76,6 +76,7 @@ class Hippocampus:
 
     data: Path
     labelled: int = 5
+    tested: int | None = None
     name: str = "hippocampus"
     measure: str = "Dice (mean of 2 labels) of a linear probe on all levels, 5 labelled volumes"
     modality: str = "MR"
@@ -103,6 +104,7 @@ class Hippocampus:
 
     def score(self, encoder: Encoder, seed: int) -> Score:
         train, test = read_split(self.data)
+        test = test[: self.tested]
         runs = runs_of_numbers(train)
         rng = generator(seed, "labelled cases")
         starts = [sorted(runs)[i] for i in rng.permutation(len(runs))[: self.labelled]]

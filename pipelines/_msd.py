@@ -35,6 +35,11 @@ def link_cases(data: Path, folder: Path, cases: Iterable[str]) -> Path:
     return folder
 
 
+def groups_of(cases: Iterable[str]) -> dict[str, str]:
+    """Group of each case, by :func:`runs_of_numbers`."""
+    return {case: group for group, own in runs_of_numbers(cases).items() for case in own}
+
+
 def runs_of_numbers(cases: Iterable[str]) -> dict[str, list[str]]:
     """Cases by run of consecutive numbers: neighbours may show one subject.
 

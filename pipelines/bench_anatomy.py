@@ -14,8 +14,9 @@ import typer
 
 import medssl
 from medssl.core.runlog import write_text
-from pipelines._msd import link_cases, read_split, runs_of_numbers
+from pipelines._msd import groups_of, link_cases, read_split, runs_of_numbers
 from pipelines._objective_arms import Arms, Backbone
+from pipelines._options import Data, Jobs, Out, Results
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "anatomy.md"
 SEEDS, LABELS, STEPS = (0, 1, 2), (2, 5), (300, 50, 150, 600)
@@ -58,13 +59,13 @@ _WHY = (
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder with dataset.json and split.json.")],
-    out: Annotated[Path, typer.Option(help="Where the runs go.")],
-    jobs: Annotated[int, typer.Option(help="Trainings at a time, one thread each.")] = 1,
+    data: Data,
+    out: Out,
+    jobs: Jobs = 1,
     smoke: Annotated[bool, typer.Option(help="Two steps each: shows that it runs.")] = False,
     report: Annotated[bool, typer.Option(help="Run nothing; write what there is.")] = False,
     only: Annotated[str, typer.Option(help="One backbone alone.")] = "",
-    results: Annotated[Path, typer.Option(help="Markdown file to write.")] = RESULTS,
+    results: Results = RESULTS,
 ) -> None:
     """Run what is missing, then write the table."""
     train, test = read_split(data)
@@ -76,7 +77,7 @@ def main(
         finetune="mri_hippocampus",
         pretrain_overrides={"spacing_mm": SPACING_MM},
         pool=runs_of_numbers(train),
-        groups={case: group for group, cases in runs_of_numbers(test).items() for case in cases},
+        groups=groups_of(test),
         smoke=smoke,
         backbones={name: b for name, b in BACKBONES.items() if only in {"", name}},
     )

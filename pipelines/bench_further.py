@@ -59,6 +59,13 @@ def runs(one: Hippocampus, out: Path, seed: int, smoke: bool) -> dict[str, Path]
     return {CAME: came, ADAPTED: adapted, WHOLE: whole, NEAR: near}
 
 
+def encoders(one: Hippocampus, out: Path, seed: int, smoke: bool) -> dict[str, Encoder]:
+    """An encoder per arm."""
+    found = {arm: encoder_of(run) for arm, run in runs(one, out, seed, smoke).items()}
+    seed_everything(seed)
+    return {RANDOM: build_encoder(ENCODER, {}, 1), **found}
+
+
 def main(
     data: Annotated[Path, typer.Option(help="Folder of the Decathlon's hippocampus set.")],
     out: Annotated[Path, typer.Option(help="Where the runs go.")],
@@ -67,24 +74,18 @@ def main(
     results: Annotated[Path, typer.Option(help="Folder of the table.")] = RESULTS,
 ) -> None:
     """Train what is missing, score, and write the table."""
-    one = Hippocampus(data)
+    one = Hippocampus(data, tested=4 if smoke else None)
     patients = 4 if smoke else PATIENTS
     index_all(out / "catalog_hippocampus", one.train_folder(out / "volumes"), "MR")
     if not (out / "phantom").is_dir():
         medssl.phantom(out=out / "phantom", patients=patients, labelled="MR")
     torsos = out / "phantom" / "labelled" / "imagesTr"
     index_all(out / "catalog_phantoms", torsos, "MR")
-    scores: dict[str, list[list[float]]] = {}
-    for seed in range(seeds):
-        found = {arm: encoder_of(run) for arm, run in runs(one, out, seed, smoke).items()}
-        seed_everything(seed)
-        for arm, encoder in {RANDOM: build_encoder(ENCODER, {}, 1), **found}.items():
-            scores.setdefault(arm, []).append((score := one.score(encoder, seed)).values)
-    rows = scored_rows(scores, score.groups, [RANDOM, CAME])
+    rows = scored_rows(one, lambda seed: encoders(one, out, seed, smoke), seeds, [RANDOM, CAME])
     head = ["arm", "Dice", "against random weights", "against as it came"]
     note = NOTE.format(
         encoder=ENCODER, patients=len(list(torsos.iterdir())), batch=BATCH, seeds=seeds,
-        share=_adapted(found[ADAPTED]), **STEPS,
+        share=_adapted(encoder_of(out / "glare_0")), **STEPS,
     )  # fmt: skip
     title = "A checkpoint from other data"
     write_table("further", title, head, rows, note + INTERVALS, results, "bench_further")

@@ -71,14 +71,11 @@ def main(
     results: Annotated[Path, typer.Option(help="Folder of the table.")] = RESULTS,
 ) -> None:
     """Train, score, and write the table."""
-    one, other = Hippocampus(data / "hippocampus"), Pneumonia(data / "pneumoniamnist")
+    one = Hippocampus(data / "hippocampus", tested=4 if smoke else None)
+    other = Pneumonia(data / "pneumoniamnist")
     index_all(out / "catalog", one.train_folder(out / "volumes"), "MR")
     index_all(out / "catalog_radiographs", other.train_folder(out / "radiographs"), other.modality)
-    scores: dict[str, list[list[float]]] = {}
-    for seed in range(seeds):
-        for arm, encoder in encoders(one, out, seed, smoke).items():
-            scores.setdefault(arm, []).append((score := one.score(encoder, seed)).values)
-    rows = scored_rows(scores, score.groups, [RANDOM])
+    rows = scored_rows(one, lambda seed: encoders(one, out, seed, smoke), seeds, [RANDOM])
     head = ["arm", "Dice", "against random weights"]
     note = NOTE.format(steps=STEPS, slow=2 * STEPS, seeds=seeds) + INTERVALS
     write_table("supervoxel", "Slices teach volumes", head, rows, note, results, "bench_supervoxel")

@@ -15,7 +15,8 @@ from typing import Annotated
 import typer
 
 from pipelines._label_curve import Curve, write_curve
-from pipelines._msd import link_cases, read_split, runs_of_numbers
+from pipelines._msd import groups_of, link_cases, read_split, runs_of_numbers
+from pipelines._options import Data, Jobs, Out, Results
 
 LABELS, SEEDS, STEPS = (5, 2, 10), (0, 1, 2), (300, 150, 600)
 REMARK = (
@@ -29,11 +30,11 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results" / "mri_hippocampus.md"
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder with dataset.json and split.json.")],
-    out: Annotated[Path, typer.Option(help="Where the runs go.")],
-    jobs: Annotated[int, typer.Option(help="Trainings at a time, one thread each.")] = 1,
+    data: Data,
+    out: Out,
+    jobs: Jobs = 1,
     smoke: Annotated[bool, typer.Option(help="Minutes, not hours: shows that it runs.")] = False,
-    results: Annotated[Path, typer.Option(help="Markdown file to write.")] = RESULTS,
+    results: Results = RESULTS,
 ) -> None:
     """Run what is missing, then write the table."""
     train, test = read_split(data)
@@ -46,7 +47,7 @@ def main(
         pretrain="mri_hippocampus",
         finetune="mri_hippocampus",
         pool=runs_of_numbers(train),
-        groups={case: group for group, cases in runs_of_numbers(test).items() for case in cases},
+        groups=groups_of(test),
         pretrain_overrides={"steps": 2} if smoke else {},
         remark=REMARK,
     )
